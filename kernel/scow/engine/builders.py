@@ -1,0 +1,112 @@
+"""What front-ends and builders say to each other. A builder is a plugin of the group `scow.build`.
+
+Its entry point names a callable without arguments that gives a `Builder`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast
+
+from scow.engine.building import Workbench
+from scow.engine.types import ImageInfo
+from scow.entrypoints import scan
+from scow.errors import NotFound
+from scow.model.platform import Platform
+
+__all__ = ["BuildEvent", "BuildRequest", "BuildResult", "Builder", "Finding", "find_builder"]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRequest:
+    """A build as the command line says it. `context` None: there is none (the file came on standard input)."""
+
+    file: bytes
+    #: What the user calls the file, for messages.
+    file_name: str = "Dockerfile"
+    context: Path | None = None
+    #: What the context leaves out: the ignore file's content.
+    ignore: bytes = b""
+    names: tuple[str, ...] = ()
+    target: str = ""
+    build_args: Mapping[str, str] = field(default_factory=dict)
+    contexts: Mapping[str, str] = field(default_factory=dict)
+    platform: Platform = field(default_factory=Platform.host)
+    no_cache: bool = False
+    #: Stages that don't use the cache.
+    no_cache_filter: tuple[str, ...] = ()
+    pull: bool = False
+    network: str = "default"
+    #: By id; read when a step wants them, never kept.
+    secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    extra_hosts: tuple[tuple[str, str], ...] = ()
+    shm_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that a check complains about: its rule, what is wrong, and the place with the line shown."""
+
+    rule: str
+    message: str
+    line: int
+    shown: str = ""
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildEvent:
+    """Something that happened. `step` is a number that stays the same for one step; `seconds` since it began.
+
+    kind: start | output (`data`, as it was written) | cached | done | failed | note
+    """
+
+    kind: Literal["start", "output", "cached", "done", "failed", "note"]
+    step: int
+    title: str = ""
+    stage: str = ""
+    data: bytes = b""
+    seconds: float = 0.0
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """What came out."""
+
+    image: ImageInfo
+    #: Steps that were taken from the cache, and all that there were.
+    cached: int
+    steps: int
+    warnings: tuple[Finding, ...] = ()
+
+
+class Builder(Protocol):
+    """What a builder plugin does."""
+
+    def check(self, bench: Workbench, request: BuildRequest) -> tuple[Finding, ...]:
+        """Complaints about the file; nothing is built. Raises Invalid for what can't be read at all."""
+        ...
+
+    async def plan(self, bench: Workbench, request: BuildRequest) -> dict[str, Any]:
+        """What would be done, as data."""
+        ...
+
+    async def build(
+        self, bench: Workbench, request: BuildRequest, listener: Callable[[BuildEvent], None]
+    ) -> BuildResult:
+        """Build. Raises Invalid, NotFound, Conflict (a command failed), and what the engine raises."""
+        ...
+
+
+def find_builder(name: str = "") -> Builder:
+    """The builder of a name, else the first one. Raises NotFound."""
+    points = [point for point in scan() if point.group == "scow.build"]
+    for point in points:
+        if not name or point.name == name:
+            return cast(Callable[[], Builder], point.load())()
+    there = ", ".join(point.name for point in points) or "none"
+    raise NotFound(f"there is no builder {name!r}".replace(" ''", ""), hint=f"plugins of the group scow.build: {there}")

@@ -1,0 +1,421 @@
+"""What a builder works with: images as stacks of layers, steps run on top of them, layers and images made.
+
+A builder is a plugin of the group `scow.build`; it sees nothing of the engine but this module. The kernel knows stacks,
+steps and layers, and nothing of Dockerfiles.
+
+    async with engine.workbench() as bench:
+        base = await bench.base("debian", platform)
+        async with bench.step(base.stack, step) as running:
+            async for output in running.output(): ...
+            status = await running.wait()
+            layer = await running.layer()
+        image = await bench.save((*base.stack, layer), config, ["name"])
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, cast
+
+import msgspec
+import trio
+
+from scow.aio import cleanup
+from scow.content.stored import StoredBlob
+from scow.engine import images
+from scow.engine.core import Core
+from scow.engine.garbage import bringing_in
+from scow.engine.layering import Layer, write_layer
+from scow.engine.names import new_id
+from scow.engine.rootfs import MADE, NoJournal, told
+from scow.engine.session import Conversation, conversing
+from scow.engine.spawn import spawn_supervisor
+from scow.engine.types import ImageInfo, Output, Progress
+from scow.errors import Internal, Invalid, NotFound, ScowError, Unsupported
+from scow.layers.writer import TarWriter, write_changes
+from scow.model.container import ContainerSpec
+from scow.model.descriptor import DOCKER_LAYER, HOST_LAYER, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor, Document
+from scow.model.digest import Digest, chain_ids
+from scow.model.image import CONFIG_MAX
+from scow.model.platform import Platform
+from scow.model.process import ExitStatus, Isolation, Mount, ProcessSpec, Resources
+from scow.model.reference import Named, parse_reference
+from scow.model.storage import Change, MountRequest, Snapshot, SnapshotStore, UnpackRequest
+from scow.state import images as rows
+from scow.state.liveness import take
+from scow.supervisor.protocol import LayerView, StepFile, StepRequest, SuperviseRequest
+
+__all__ = [
+    "Base",
+    "Layer",
+    "LayerView",
+    "Output",
+    "RunningStep",
+    "Stack",
+    "Step",
+    "StepFile",
+    "StepView",
+    "TarWriter",
+    "Workbench",
+    "open_workbench",
+]
+
+#: Layers, lowest first.
+Stack = tuple[Layer, ...]
+Report = Callable[[Progress], None]
+_OCI_NAMES: Final = {DOCKER_LAYER: OCI_LAYER, DOCKER_LAYER + ".gzip": OCI_LAYER + "+gzip"}
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """An image to build on. `config` is its whole configuration, as JSON has it."""
+
+    name: str
+    digest: Digest
+    platform: Platform
+    stack: Stack
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StepView:
+    """Another stack's file or directory that a step sees."""
+
+    stack: Stack
+    source: str
+    target: str
+    read_only: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A program to run on top of a stack. `network` is a plugin's name; empty: the engine's own choice."""
+
+    process: ProcessSpec
+    network: str = ""
+    hostname: str = "buildkitsandbox"
+    mounts: tuple[Mount, ...] = ()
+    views: tuple[StepView, ...] = ()
+    files: tuple[StepFile, ...] = ()
+    privileged: bool = False
+    resources: Resources = field(default_factory=Resources)
+    extra_hosts: tuple[tuple[str, str], ...] = ()
+
+
+class RunningStep:
+    """A step that runs. `output` and `wait` as in a session; `layer` when it has ended."""
+
+    def __init__(self, bench: Workbench, stack: Stack, step: Step, scratch: Path, session: Conversation) -> None:
+        self._bench = bench
+        self._stack = stack
+        self._step = step
+        self._scratch = scratch
+        self._session = session
+
+    def output(self) -> AsyncIterator[Output]:
+        """What it writes, until it ends."""
+        return self._session.output()
+
+    async def wait(self) -> ExitStatus:
+        """Its end. Raises what kept it from starting."""
+        return await self._session.wait()
+
+    async def layer(self, clamp: int | None = None) -> Layer:
+        """What it wrote as a layer; `clamp`: no file is newer than that, in seconds. Raises OSError, Exhausted."""
+        return await self._bench.commit(self._stack, self._scratch, self._step, clamp)
+
+
+class Workbench:
+    """The engine's means for one build; see the module."""
+
+    def __init__(self, core: Core, work: Path, storage: str, runtime: str) -> None:
+        self._core = core
+        self._work = work
+        self.storage = storage
+        self._runtime = runtime
+        #: Where a builder keeps its cache; survives reboots.
+        self.state_dir = core.paths.root / "build"
+
+    def check_name(self, name: str) -> str:
+        """The full form of a name that a built image may have. Raises Invalid."""
+        reference = parse_reference(name, self._core.registry.transports())
+        if not isinstance(reference, Named):
+            raise Invalid(f"{name!r} can't be a tag: it names a place, not a repository")
+        if reference.digest is not None:
+            raise Invalid(f"{name!r} can't be a tag: it has a digest", hint="write name:tag")
+        return str(reference)
+
+    async def base(self, name: str, platform: Platform, *, pull: bool = False, report: Report = lambda _: None) -> Base:
+        """A local image, fetched if it isn't here (or with `pull` anyway). Raises as `pull`; Unsupported (`host:`)."""
+        core = self._core
+        row = None if pull else images.find(core, name)
+        if row is not None and images.config_of(core, row).platform.rank(platform) is None:
+            row = None
+        if row is None:
+            info = await images.pull(core, name, platform, report, self.storage)
+            row = rows.image_by_id(core.database, info.manifest_digest.hex)
+            if row is None:
+                raise NotFound(f"image {name} was removed while it was pulled")
+        manifest, config = images.manifest_of(core, row), images.config_of(core, row)
+        if any(layer.media_type == HOST_LAYER for layer in manifest.layers):
+            raise Unsupported(f"{name} can't be built on: it is this machine itself")
+        await images.unpack_stored(core, manifest, config, self.storage)
+        stack = tuple(
+            Layer(replace(blob, media_type=_OCI_NAMES.get(blob.media_type, blob.media_type)), diff_id)
+            for blob, diff_id in zip(manifest.layers, config.diff_ids, strict=True)
+        )
+        raw = msgspec.json.decode(core.content.read(row.config, CONFIG_MAX), type=dict[str, Any])
+        rows.touch(core.database, row.manifest)
+        return Base(name, row.manifest, config.platform, stack, raw)
+
+    def local_config(self, name: str) -> dict[str, Any] | None:
+        """A local image's configuration, as JSON has it; None when the image isn't here."""
+        try:
+            row = images.find(self._core, name)
+            if row is None:
+                return None
+            return msgspec.json.decode(self._core.content.read(row.config, CONFIG_MAX), type=dict[str, Any])
+        except ScowError:
+            return None
+
+    async def again(self, stack: Stack, layer: Layer) -> bool:
+        """Put a layer that was made before on top of a stack; false when it isn't here any more."""
+        if not self._core.content.has(layer.descriptor):
+            return False
+        await self._unpack(stack, layer)
+        return True
+
+    @asynccontextmanager
+    async def view(self, stack: Stack) -> AsyncIterator[int]:
+        """A descriptor of the root directory that a stack makes, for looking. Raises as `mount`."""
+        place = self._place("look")
+        try:
+            request = MountRequest(
+                self.storage, place.name, self._snapshots(stack), place / "scratch", NoJournal(), volatile=True
+            )
+            request.scratch.mkdir(mode=0o700)
+            async with self._core.stages.mount(request) as rootfs:
+                yield rootfs.fd
+        finally:
+            with cleanup(30, "remove a view"):
+                await trio.to_thread.run_sync(self._discard, place)
+
+    async def layer(self, stack: Stack, write: Callable[[TarWriter], None], clamp: int | None = None) -> Layer:
+        """A new layer on top of a stack, of what `write` puts into an archive, in a worker thread; unpacked.
+
+        Raises what `write` raises, Exhausted, Corrupt.
+        """
+        layer = await trio.to_thread.run_sync(write_layer, self._core, write, clamp)
+        await self._unpack(stack, layer)
+        return layer
+
+    async def commit(self, stack: Stack, scratch: Path, step: Step, clamp: int | None) -> Layer:
+        """What a step wrote in its scratch directory as a layer."""
+        store = self._store()
+        below = self._snapshots(stack)
+        targets = [mount.target for mount in step.mounts]
+        targets += [view.target for view in step.views] + [file.target for file in step.files]
+        made = set(_with_parents(targets))
+
+        def write(writer: TarWriter) -> None:
+            with store.changes(below, scratch) as written:
+                if written.root >= 0:
+                    write_changes(writer, written.root, _told(written.changes, made))
+
+        return await self.layer(stack, write, clamp)
+
+    @asynccontextmanager
+    async def step(self, stack: Stack, step: Step) -> AsyncIterator[RunningStep]:
+        """Run a program; left early, it is killed. What it wrote is gone when the block ends, unless made a layer."""
+        place = self._place("step")
+        spec = self._spec(place.name, stack, step)
+        views = tuple(LayerView(_names(view.stack), view.source, view.target, view.read_only) for view in step.views)
+        request = SuperviseRequest(
+            root=str(self._core.paths.root),
+            run=str(self._core.paths.run),
+            config=self._core.config_file,
+            settings=self._core.config,
+            container=spec.id,
+            command=self._core.events.command,
+            step=StepRequest(spec, str(place / "scratch"), views, step.files),
+        )
+        try:
+            async with conversing(await spawn_supervisor(request)) as session:
+                await session.started()
+                yield RunningStep(self, stack, step, place / "scratch", session)
+        finally:
+            with cleanup(60, "remove a step"):
+                # When it was cut off, its supervisor still unmounts.
+                await self._gone(spec.id)
+                await trio.to_thread.run_sync(self._discard, place)
+
+    async def save(
+        self, stack: Stack, config: dict[str, Any], names: Sequence[str], *, created: float | None = None
+    ) -> ImageInfo:
+        """Record an image; its names point at it from now on. Raises Exhausted, Invalid (a name)."""
+        core = self._core
+        full = [self.check_name(name) for name in names]
+        data = msgspec.json.encode(
+            {**config, "rootfs": {"type": "layers", "diff_ids": [str(x.diff_id) for x in stack]}}
+        )
+        above = Document(Descriptor(OCI_CONFIG, Digest.of(data), len(data)), data)
+        manifest = msgspec.json.encode(
+            {
+                "schemaVersion": 2,
+                "mediaType": OCI_MANIFEST,
+                "config": _plain(above.descriptor),
+                "layers": [_plain(layer.descriptor) for layer in stack],
+            }
+        )
+        whole = Document(Descriptor(OCI_MANIFEST, Digest.of(manifest), len(manifest)), manifest)
+        for document in (above, whole):
+            core.content.put(document)
+        digest = whole.descriptor.digest
+        size = sum(layer.descriptor.size for layer in stack)
+        row = rows.ImageRow(digest, above.descriptor.digest, digest, OCI_MANIFEST, size, created or time.time())
+        for name in full or ("",):
+            rows.save_image(core.database, row, name or None, None)
+        images.write_index(core)
+        core.events.emit("image", "build", str(row.config), name=names[0] if names else "")
+        return images.info(core, digest)
+
+    def _spec(self, step_id: str, stack: Stack, step: Step) -> ContainerSpec:
+        network = self._core.registry.pick("network", step.network).name
+        return ContainerSpec(
+            id=step_id,
+            name=f"build-{step_id[:12]}",
+            image="",
+            image_id="",
+            manifest="",
+            layers=_names(stack),
+            storage=self.storage,
+            network=network,
+            runtime=self._runtime,
+            process=step.process,
+            isolation=Isolation(
+                hostname=step.hostname,
+                privileged=step.privileged,
+                seccomp="unconfined" if step.privileged else "default",
+                mounts=step.mounts,
+                resources=step.resources,
+            ),
+            created=time.time(),
+            extra_hosts=step.extra_hosts,
+        )
+
+    async def _gone(self, step_id: str) -> None:
+        rundir = self._core.paths.rundir(step_id)
+        # A directory that another process removes gives no notice of it.
+        while rundir.exists():  # noqa: ASYNC110
+            await trio.sleep(0.002)
+
+    def _place(self, kind: str) -> Path:
+        place = self._work / new_id()
+        place.mkdir(mode=0o700)
+        return place
+
+    def _discard(self, place: Path) -> None:
+        store = self._store()
+        for scratch in place.iterdir():
+            store.erase(scratch)
+        shutil.rmtree(place, ignore_errors=True)
+
+    def _store(self) -> SnapshotStore:
+        store = self._core.registry.get("mount", self.storage).instance
+        if store is None or not hasattr(store, "changes"):
+            raise Internal(f"the storage plugin {self.storage} can't say what a step has changed")
+        return cast(SnapshotStore, store)
+
+    def _find(self, chain_id: Digest) -> Snapshot | None:
+        return images.find_snapshot(self._core, self.storage, chain_id)
+
+    def _snapshots(self, stack: Stack) -> tuple[Snapshot, ...]:
+        found = []
+        for chain_id in chain_ids(tuple(layer.diff_id for layer in stack)):
+            snapshot = self._find(chain_id)
+            if snapshot is None:
+                raise NotFound(f"layer {chain_id} was removed during the build", hint="build again")
+            found.append(snapshot)
+        return tuple(found)
+
+    async def _unpack(self, stack: Stack, layer: Layer) -> None:
+        chain_id = chain((*stack, layer))
+        if self._find(chain_id) is None:
+            blob = StoredBlob(layer.descriptor, self._core.content.blob(layer.descriptor.digest))
+            below = self._snapshots(stack)
+            await self._core.stages.unpack(
+                UnpackRequest(self.storage, layer.descriptor, layer.diff_id, chain_id, below, blob)
+            )
+
+
+@asynccontextmanager
+async def open_workbench(
+    core: Core, storage: str | None = None, runtime: str | None = None
+) -> AsyncIterator[Workbench]:
+    """A workbench for one build; nothing that it makes is swept meanwhile, and nothing else of it stays."""
+    driver = core.registry.pick("mount", storage or "").name
+    process = core.registry.pick("exec", runtime or "").name
+    base = core.paths.root / "build" / "work"
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    work = base / new_id()
+    lock = take(work)
+    if lock is None:
+        raise Internal(f"{work} belongs to somebody else")
+    bench = Workbench(core, work, driver, process)
+    try:
+        await trio.to_thread.run_sync(_sweep, bench, base)
+        async with bringing_in(core):
+            yield bench
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        os.close(lock)
+
+
+def _sweep(bench: Workbench, base: Path) -> None:
+    """Remove what builds that were killed have left."""
+    for work in base.iterdir():
+        if not (lock_file := work / "lock").exists() and not any(work.iterdir()):
+            continue  # it is just being made
+        lock = take(work)
+        if lock is None:
+            continue
+        try:
+            for place in work.iterdir():
+                if place != lock_file:
+                    bench._discard(place)
+            shutil.rmtree(work, ignore_errors=True)
+        finally:
+            os.close(lock)
+
+
+def chain(stack: Stack) -> Digest:
+    """The chain ID of a stack that isn't empty."""
+    return chain_ids(tuple(layer.diff_id for layer in stack))[-1]
+
+
+def _names(stack: Stack) -> tuple[str, ...]:
+    return tuple(str(each) for each in chain_ids(tuple(layer.diff_id for layer in stack)))
+
+
+def _with_parents(targets: Iterable[str]) -> Iterable[bytes]:
+    """Places where something was mounted, and the directories above them: made for it if they weren't there."""
+    for target in targets:
+        path = os.fsencode(os.path.normpath(target).lstrip("/"))
+        while path:
+            yield path
+            path = path.rpartition(b"/")[0]
+
+
+def _told(changes: Iterable[Change], made: set[bytes]) -> list[Change]:
+    """The changes of a step; directories that were made for its mounts go when nothing else is in them."""
+    return told(changes, MADE | made | {b"etc"}, ())
+
+
+def _plain(descriptor: Descriptor) -> dict[str, object]:
+    return {"mediaType": descriptor.media_type, "digest": str(descriptor.digest), "size": descriptor.size}

@@ -1,0 +1,193 @@
+"""cp and export: files out of and into a container, as tar streams, by descriptors that no link leads away from.
+
+A path is resolved as if the container's root were `/` (openat2(2)): links and `..` end there. What comes in is
+unpacked by the same code that unpacks layers.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from scow.errors import Corrupt, Denied, Exhausted, Invalid, NotFound, ScowError
+from scow.layers.extract import Extractor, translated
+from scow.layers.limits import Limits
+from scow.layers.tar import Entry, TarReader
+from scow.layers.tree import Tree
+from scow.layers.writer import TarWriter, write_tree
+from scow.sys.paths import open_beneath
+
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY
+_LINKS_MAX: Final = 40
+_PIECE: Final = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a path stands for: `name` in the directory `parent` (b"" for that directory itself)."""
+
+    parent: int
+    name: bytes
+    status: os.stat_result
+
+    @property
+    def is_directory(self) -> bool:
+        return stat.S_ISDIR(self.status.st_mode)
+
+
+class Place:
+    """A tree that a root descriptor stands for. Close it to close what `find` has opened."""
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._opened: list[int] = []
+
+    def __enter__(self) -> Place:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for fd in self._opened:
+            os.close(fd)
+
+    def find(self, path: str, *, follow: bool) -> Found:
+        """What is at `path`; a link itself, unless `follow` or a slash behind it. Raises NotFound, Invalid."""
+        if "\0" in path:
+            raise Invalid(f"{path!r} contains a zero byte")
+        raw = os.fsencode(path)
+        follow = follow or raw.endswith((b"/", b"/."))
+        for _ in range(_LINKS_MAX):
+            found = self._one(raw, path)
+            if not (follow and stat.S_ISLNK(found.status.st_mode)):
+                if raw.endswith(b"/") and not found.is_directory:
+                    raise NotFound(f"{path} is not a directory")
+                return found
+            target = os.readlink(found.name, dir_fd=found.parent)
+            raw = target if target.startswith(b"/") else raw.rstrip(b"/").rpartition(b"/")[0] + b"/" + target
+        raise Invalid(f"{path} goes over more than {_LINKS_MAX} links")
+
+    def _one(self, raw: bytes, shown: str) -> Found:
+        directory, _, name = raw.rstrip(b"/").rpartition(b"/")
+        if name in (b"", b".", b".."):
+            directory, name = raw, b""
+        parent = self.directory(directory, shown)
+        try:
+            status = os.stat(name, dir_fd=parent, follow_symlinks=False) if name else os.fstat(parent)
+        except FileNotFoundError:
+            raise NotFound(f"there is no {shown}") from None
+        except OSError as error:
+            raise _explained(error, shown) from None
+        return Found(parent, name, status)
+
+    def directory(self, raw: bytes, shown: str) -> int:
+        """A descriptor of a directory. Raises NotFound."""
+        try:
+            fd = open_beneath(self._root, raw.lstrip(b"/") or b".", _DIRECTORY)
+        except OSError as error:
+            raise _explained(error, shown) from None
+        self._opened.append(fd)
+        return fd
+
+
+def pack(root: int, path: str, out: int, *, follow: bool = False, title: str | None = None) -> None:
+    """Write a tar stream of what is at `path` to the descriptor `out`, under the name `title` (default: its own).
+
+    `path` may end in `/.`: then the directory's own name is `.`. Blocks. Raises NotFound, Invalid, Denied.
+    """
+    with Place(root) as place:
+        found = place.find(path, follow=follow)
+        own = os.path.basename(path.rstrip("/")) or "."
+        name = os.fsencode(title if title is not None else own)
+        try:
+            writer = TarWriter(lambda data: _write(out, data), across=True)
+            write_tree(writer, found.parent, found.name, name)
+            writer.end()
+        except OSError as error:
+            raise _explained(error, path) from None
+
+
+def pack_all(root: int, out: int) -> None:
+    """Write a tar stream of a whole root file system, without what is mounted in it. Blocks."""
+    try:
+        writer = TarWriter(lambda data: _write(out, data))
+        write_tree(writer, root)
+        writer.end()
+    except OSError as error:
+        raise _explained(error, "the root file system") from None
+
+
+def unpack_into(
+    root: int, path: str, source: int, *, owners: bool, rename: Callable[[bytes], bytes] | None = None
+) -> None:
+    """Unpack a tar stream from the descriptor `source` into the directory `path`, replacing what is there.
+
+    Without `owners` all belongs to us. `rename` gives each entry's name. Blocks. Raises NotFound, Invalid, Corrupt,
+    Exhausted, Denied.
+    """
+    with Place(root) as place:
+        found = place.find(path, follow=True)
+        if not found.is_directory:
+            raise Invalid(f"{path} is not a directory")
+        fd = place.directory(os.fsencode(path), path)
+        tree = Tree(fd, None)
+        try:
+            extractor = _Plain(tree, Limits(), owners=owners)
+            reader = TarReader(lambda: os.read(source, _PIECE))
+            for entry in reader:
+                extractor.add(_renamed(entry, rename), reader.data)
+            reader.drain()
+            extractor.seal()
+        except OSError as error:
+            raise translated(error, os.fsencode(path)) from None
+        finally:
+            tree.close()
+
+
+class _Plain(Extractor):
+    """Files are files here, also those whose names would be whiteouts in a layer; the target stays as it is."""
+
+    def _is_whiteout(self, directory: bytes, name: bytes) -> bool:
+        return False
+
+    def seal(self) -> None:
+        self.tree.pending.pop(b"", None)
+        super().seal()
+
+
+def _renamed(entry: Entry, rename: Callable[[bytes], bytes] | None) -> Entry:
+    if rename is None:
+        return entry
+    link = rename(entry.link) if entry.kind == b"1" else entry.link
+    return entry._replace(name=rename(entry.name), link=link)
+
+
+def renamer(old: str, new: str) -> Callable[[bytes], bytes]:
+    """Gives `new` for `old` as the first component of a name."""
+    before, after = os.fsencode(old), os.fsencode(new)
+
+    def rename(name: bytes) -> bytes:
+        first, slash, rest = name.partition(b"/")
+        return after + slash + rest if first == before else name
+
+    return rename
+
+
+def _write(out: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(out, view) :]
+
+
+def _explained(error: OSError, path: str) -> ScowError:
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return NotFound(f"there is no {path}")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Exhausted(f"no room for {path}: {error.strerror}")
+    if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+        return Invalid(f"{path}: {error.strerror}")
+    if error.errno == errno.EPIPE:
+        return Corrupt("the reader has gone")
+    return Denied(f"{path}: {error.strerror or error}")

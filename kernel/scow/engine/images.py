@@ -1,0 +1,358 @@
+"""From a reference to unpacked layers: resolve, fetch, unpack, and the record of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import cast
+
+import structlog
+import trio
+
+from scow.content.ingest import GIVEN_UP, Ingest
+from scow.content.stored import StoredBlob
+from scow.engine.core import Core
+from scow.engine.types import ImageInfo, Phase, Progress
+from scow.errors import Corrupt, Exhausted, Invalid, NotFound, ScowError, Unsupported
+from scow.model.descriptor import HOST_LAYER, Descriptor, Document
+from scow.model.digest import Digest
+from scow.model.fetching import Resolved, Source
+from scow.model.image import CONFIG_MAX, MANIFEST_MAX, ImageConfig, Manifest, parse_config, parse_document
+from scow.model.platform import Platform
+from scow.model.reference import Located, Named, Reference, parse_reference
+from scow.model.storage import Blob, Snapshot, SnapshotStore, UnpackRequest
+from scow.state import images as rows
+
+Report = Callable[[Progress], None]
+
+
+async def pull(core: Core, name: str, platform: Platform | None, report: Report, driver: str) -> ImageInfo:
+    """Make an image local and unpacked for `driver`; what is there already isn't fetched again.
+
+    Raises as the stages do.
+    """
+    reference = parse_reference(name, core.registry.transports())
+    return await bring(core, reference, (reference,), platform, report, driver)
+
+
+async def bring(
+    core: Core,
+    reference: Reference,
+    names: Collection[Reference],
+    platform: Platform | None,
+    report: Report,
+    driver: str,
+) -> ImageInfo:
+    """The same for a reference, with the image recorded under other names than its own; without any, it has an ID."""
+    name = str(reference)
+    with structlog.contextvars.bound_contextvars(image=str(reference)):
+        report(Progress(name, None, "resolving"))
+        resolved = await core.stages.resolve(reference, platform or Platform.host())
+        report(Progress(name, None, "resolved"))
+        manifest = parse_document(resolved.manifest.data, resolved.manifest.descriptor.media_type)
+        if not isinstance(manifest, Manifest):
+            raise Corrupt(f"{name}: the registry gave an index where a manifest was asked for")
+        _check_origin(manifest, resolved.source)
+        for document in (*resolved.indexes, resolved.manifest):
+            core.content.put(document)
+        config = await _fetch_config(core, manifest, resolved.source)
+        await _Layers(core, name, manifest, config, resolved.source, driver, report).bring()
+        _record(core, names, resolved, manifest)
+    for each in names:
+        core.events.emit("image", "pull", each.familiar, name=each.familiar)
+    return info(core, resolved.manifest.descriptor.digest)
+
+
+def _check_origin(manifest: Manifest, source: Source) -> None:
+    """Only the host itself may offer the host's root directory as a layer."""
+    if source.plugin != "host" and any(layer.media_type == HOST_LAYER for layer in manifest.layers):
+        raise Corrupt(f"an image from {source.location} claims this machine's root directory as a layer")
+
+
+async def _fetch_config(core: Core, manifest: Manifest, source: Source) -> ImageConfig:
+    if manifest.config.size > CONFIG_MAX:
+        raise Corrupt(f"image configuration is larger than {CONFIG_MAX} bytes")
+    async with core.content.ingest(manifest.config) as ingest:
+        if not ingest.present:
+            await _fetch(core, source, ingest)
+    config = parse_config(core.content.read(manifest.config.digest, CONFIG_MAX))
+    if len(config.diff_ids) != len(manifest.layers):
+        raise Corrupt(f"the image names {len(config.diff_ids)} diff IDs for {len(manifest.layers)} layers")
+    return config
+
+
+async def _fetch(core: Core, source: Source, ingest: Ingest) -> None:
+    if ingest.descriptor.data is not None:
+        await ingest.restart()
+        await ingest.write(ingest.descriptor.data)
+    elif ingest.offset < ingest.descriptor.size or ingest.descriptor.size == 0:
+        await core.stages.fetch(source, ingest.descriptor, ingest)
+    await ingest.commit()
+
+
+@dataclass(slots=True)
+class _Layers:
+    """The layers of one pull: several are fetched at once, and unpacked in order while they come."""
+
+    core: Core
+    name: str
+    manifest: Manifest
+    config: ImageConfig
+    source: Source
+    driver: str
+    report: Report
+    _blobs: list[tuple[trio.Event, list[Blob]]] = field(default_factory=list)
+
+    async def bring(self) -> None:
+        """Fetch and unpack what isn't there. Raises the first failure; what was complete stays."""
+        self._blobs = [(trio.Event(), []) for _ in self.manifest.layers]
+        limiter = trio.CapacityLimiter(self.core.config.parallel_fetches)
+        try:
+            async with trio.open_nursery() as nursery:
+                first: dict[Digest, int] = {}
+                for index, layer in enumerate(self.manifest.layers):
+                    self._tell(layer, "waiting")
+                    # The same layer twice in one image (empty ones, mostly) is fetched once.
+                    twin = first.setdefault(layer.digest, index)
+                    if twin == index:
+                        nursery.start_soon(self._bring_blob, index, limiter)
+                    else:
+                        nursery.start_soon(self._share_blob, index, twin)
+                await self._unpack_all()
+        except BaseExceptionGroup as group:
+            raise most_telling(group) from None
+
+    async def _bring_blob(self, index: int, limiter: trio.CapacityLimiter) -> None:
+        layer = self.manifest.layers[index]
+        if layer.media_type == HOST_LAYER or self.core.content.has(layer):
+            self._ready(index, StoredBlob(layer, self.core.content.blob(layer.digest)))
+            return
+        async with limiter, self.core.content.ingest(layer) as ingest:
+            self._ready(index, ingest)
+            if not ingest.present:
+                sink = _Watched(ingest, lambda: self._tell(layer, "downloading", ingest.offset))
+                await _fetch(self.core, self.source, cast(Ingest, sink))
+        self._tell(layer, "downloaded", layer.size)
+
+    async def _share_blob(self, index: int, twin: int) -> None:
+        ready, blobs = self._blobs[twin]
+        await ready.wait()
+        self._ready(index, blobs[0])
+
+    def _ready(self, index: int, blob: Blob) -> None:
+        ready, blobs = self._blobs[index]
+        blobs.append(blob)
+        ready.set()
+
+    async def _unpack_all(self) -> None:
+        parents: tuple[Snapshot, ...] = ()
+        for index, layer in enumerate(self.manifest.layers):
+            chain_id = self.config.chain[index]
+            snapshot = find_snapshot(self.core, self.driver, chain_id)
+            if snapshot is None:
+                ready, blobs = self._blobs[index]
+                await ready.wait()
+                self._tell(layer, "unpacking")
+                request = UnpackRequest(self.driver, layer, self.config.diff_ids[index], chain_id, parents, blobs[0])
+                with _naming(layer):
+                    snapshot = await self.core.stages.unpack(request)
+                self._tell(layer, "complete", layer.size)
+            else:
+                self._tell(layer, "exists", layer.size)
+            parents = (*parents, snapshot)
+
+    def _tell(self, layer: Descriptor, phase: Phase, current: int = 0) -> None:
+        self.report(Progress(self.name, layer.digest, phase, current, layer.size))
+
+
+@contextmanager
+def _naming(layer: Descriptor) -> Iterator[None]:
+    """Say which layer an error is about, where the error itself doesn't."""
+    try:
+        yield
+    except (Corrupt, Exhausted, Unsupported) as error:
+        if layer.digest.hex in error.message:
+            raise
+        raise type(error)(f"layer {layer.digest}: {error.message}", hint=error.hint) from error
+
+
+class _Watched:
+    """An ingest that tells about each write."""
+
+    def __init__(self, ingest: Ingest, tell: Callable[[], None]) -> None:
+        self._ingest = ingest
+        self._tell = tell
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._ingest, name)
+
+    async def write(self, data: bytes) -> None:
+        await self._ingest.write(data)
+        self._tell()
+
+
+async def unpack_stored(core: Core, manifest: Manifest, config: ImageConfig, driver: str) -> tuple[Snapshot, ...]:
+    """The snapshots of a local image for a storage driver, made from the blobs in the store where they are missing."""
+    parents: tuple[Snapshot, ...] = ()
+    for layer, diff_id, chain_id in zip(manifest.layers, config.diff_ids, config.chain, strict=True):
+        snapshot = find_snapshot(core, driver, chain_id)
+        if snapshot is None:
+            blob = StoredBlob(layer, core.content.blob(layer.digest))
+            if layer.media_type != HOST_LAYER and not core.content.has(layer):
+                raise NotFound(f"layer {layer.digest} is not in the store any more", hint="pull the image again")
+            with _naming(layer):
+                snapshot = await core.stages.unpack(UnpackRequest(driver, layer, diff_id, chain_id, parents, blob))
+        parents = (*parents, snapshot)
+    return parents
+
+
+def find_snapshot(core: Core, driver: str, chain_id: Digest) -> Snapshot | None:
+    """A committed snapshot that the driver can mount, whoever made it."""
+    for name in (driver, "host"):
+        try:
+            store = cast(SnapshotStore, core.registry.get("unpack", name).instance)
+        except NotFound:
+            continue
+        snapshot = store.find(chain_id) if store is not None else None
+        if snapshot is not None:
+            return snapshot
+    return None
+
+
+def _record(core: Core, names: Collection[Reference], resolved: Resolved, manifest: Manifest) -> None:
+    image = rows.ImageRow(
+        resolved.manifest.descriptor.digest,
+        manifest.config.digest,
+        resolved.root.digest,
+        resolved.manifest.descriptor.media_type,
+        manifest.size,
+        time.time(),
+    )
+    fetched = resolved.reference if isinstance(resolved.reference, Named) else None
+    for name in names or (None,):
+        # Only what came out of a repository is known to be in it under this digest.
+        pinned = f"{fetched.repository}@{resolved.root.digest}" if fetched is not None and name is not None else None
+        rows.save_image(core.database, image, str(name) if name is not None else None, pinned)
+    write_index(core)
+
+
+def write_index(core: Core) -> None:
+    """Rewrite index.json from the names in the database."""
+    entries: list[dict[str, object]] = []
+    names = rows.names_of(core.database)
+    for image in rows.all_images(core.database):
+        path = core.content.blob(image.root)
+        data = path.read_bytes() if path.exists() else b""
+        document = parse_document(data, "") if data else None
+        media_type = (document.media_type if document else "") or image.media_type
+        for name in names.get(str(image.manifest), ([], []))[0]:
+            entries.append(
+                {
+                    "mediaType": media_type,
+                    "digest": str(image.root),
+                    "size": len(data),
+                    "annotations": {"org.opencontainers.image.ref.name": name},
+                }
+            )
+    core.content.write_index(entries)
+
+
+def find(core: Core, name: str) -> rows.ImageRow | None:
+    """A local image by name, ID or beginning of an ID; None when there is none. Raises Invalid."""
+    try:
+        reference: Reference | None = parse_reference(name, core.registry.transports())
+    except Invalid:
+        reference = None
+    found = None
+    if isinstance(reference, Located):
+        found = rows.image_by_name(core.database, str(reference))
+    elif reference is not None:
+        for candidate in (str(reference), f"{reference.repository}@{reference.digest}"):
+            found = found or rows.image_by_name(core.database, candidate)
+    bare = name.removeprefix("sha256:")
+    if found is None and bare and set(bare) <= set("0123456789abcdef"):
+        found = rows.image_by_id(core.database, bare)
+    if found is None and reference is None:
+        parse_reference(name, core.registry.transports())  # say what is wrong with the name
+    return found
+
+
+def manifest_of(core: Core, image: rows.ImageRow) -> Manifest:
+    """An image's manifest from the store. Raises NotFound, Corrupt."""
+    document = parse_document(core.content.read(image.manifest, MANIFEST_MAX), image.media_type)
+    if not isinstance(document, Manifest):
+        raise Corrupt(f"{image.manifest} in the store is no image manifest")
+    return document
+
+
+def config_of(core: Core, image: rows.ImageRow) -> ImageConfig:
+    """An image's configuration from the store. Raises NotFound, Corrupt."""
+    return parse_config(core.content.read(image.config, CONFIG_MAX))
+
+
+def info(core: Core, manifest_digest: Digest) -> ImageInfo:
+    """Everything about one local image. Raises NotFound."""
+    image = rows.image_by_id(core.database, manifest_digest.hex)
+    if image is None:
+        raise NotFound(f"no such image: {manifest_digest}")
+    return describe(core, image, rows.names_of(core.database))
+
+
+def describe(core: Core, image: rows.ImageRow, names: dict[str, tuple[list[str], list[str]]]) -> ImageInfo:
+    """An image row with what its blobs say."""
+    config = config_of(core, image)
+    plain, pinned = names.get(str(image.manifest), ([], []))
+    return ImageInfo(
+        id=image.config,
+        manifest_digest=image.manifest,
+        names=tuple(familiar(core, name) for name in plain),
+        repo_digests=tuple(pinned),
+        created=seconds(config.created),
+        pulled=image.pulled,
+        size=image.size,
+        manifest=manifest_of(core, image),
+        config=config,
+    )
+
+
+def familiar(core: Core, name: str) -> str:
+    """A full name in its short form."""
+    return parse_reference(name, core.registry.transports()).familiar
+
+
+def seconds(created: str | None) -> float:
+    """RFC 3339 as seconds since the epoch; 0 for what is none."""
+    try:
+        return datetime.fromisoformat(created).timestamp() if created else 0.0
+    except ValueError:
+        return 0.0
+
+
+def most_telling(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Of what failed at once: the error of the sender, rather than that of those who waited for its bytes."""
+    ours, rest = group.split(ScowError)
+    if ours is None:
+        return group
+    leaves: list[BaseException] = []
+    _collect(ours, leaves)
+    first = min(leaves, key=_gave_up)
+    # When nothing but waiting has failed, whoever fetched was cancelled, and so are we.
+    return rest if rest is not None and _gave_up(first) else first
+
+
+def _gave_up(error: BaseException) -> bool:
+    return isinstance(error, ScowError) and error.message == GIVEN_UP
+
+
+def _collect(error: BaseException, leaves: list[BaseException]) -> None:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            _collect(inner, leaves)
+    else:
+        leaves.append(error)
+
+
+__all__ = ["Document", "config_of", "describe", "find", "find_snapshot", "info", "manifest_of", "pull", "unpack_stored"]

@@ -1,0 +1,1 @@
+"""Tar layers: streams, compression, safe extraction. Shared by the storage plugins through `scow.api.layers`."""

@@ -1,0 +1,102 @@
+"""A layer's uncompressed bytes, inflated and hashed ahead of their reader by one thread.
+
+Inflating, hashing and writing files take about the same time each, and the first two release the interpreter lock: on
+two cores the reader of this stream waits for little but the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import BinaryIO, Final
+
+from scow.errors import Corrupt
+from scow.layers.codecs import plain
+from scow.model.digest import Digest
+
+#: Chunks (of at most 1 MiB) that may wait for the reader.
+_AHEAD: Final = 8
+#: How often a waiting reader looks whether it was cancelled, in seconds.
+_GLANCE: Final = 0.1
+#: How long closing waits for the thread, which may hang in a read that nobody answers.
+_FAREWELL: Final = 2.0
+
+
+class LayerStream:
+    """Use in a `with` block, in a worker thread. `chunk` is what `TarReader` takes.
+
+    `check` is called while waiting and for each chunk; what it raises (cancellation) passes through.
+    """
+
+    def __init__(self, raw: BinaryIO, algorithm: str, check: Callable[[], None]) -> None:
+        self._raw = raw
+        self._hash = hashlib.new(algorithm)
+        self._algorithm = algorithm
+        self._check = check
+        self._chunks: deque[bytes] = deque()
+        self._changed = threading.Condition()
+        self._ended = False
+        self._stopped = False
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._produce, name="inflate", daemon=True)
+
+    def __enter__(self) -> LayerStream:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        self._thread.join(_FAREWELL)
+
+    def chunk(self) -> bytes:
+        """The next bytes, b"" at the end. Raises the blob's own error, or Corrupt."""
+        self._check()
+        with self._changed:
+            while not self._chunks and not self._ended:
+                if not self._changed.wait(_GLANCE):
+                    self._check()
+            if self._chunks:
+                chunk = self._chunks.popleft()
+                self._changed.notify_all()
+                return chunk
+        if self._error is not None:
+            raise self._error
+        return b""
+
+    def verify(self, expected: Digest) -> None:
+        """Compare the digest of all bytes; only after `chunk` gave b"". Raises Corrupt."""
+        actual = Digest(self._algorithm, self._hash.hexdigest())
+        if actual != expected:
+            raise Corrupt(
+                f"layer has the diff ID {actual}, but the image's configuration says {expected}",
+                hint="the image is damaged or was tampered with; pull it again or tell who built it",
+            )
+
+    def _produce(self) -> None:
+        try:
+            for chunk in plain(self._raw):
+                self._hash.update(chunk)
+                if not self._give(chunk):
+                    break
+        except BaseException as error:  # noqa: BLE001 - handed to the reader, whatever it is
+            self._error = error
+        finally:
+            self._raw.close()
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    def _give(self, chunk: bytes) -> bool:
+        with self._changed:
+            while len(self._chunks) >= _AHEAD and not self._stopped:
+                self._changed.wait()
+            self._chunks.append(chunk)
+            self._changed.notify_all()
+            return not self._stopped

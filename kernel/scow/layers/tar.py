@@ -1,0 +1,251 @@
+"""A tar archive as a sequence of entries, read once from front to back.
+
+What a sender may get wrong is Corrupt, with the byte where it stands. Limits on metadata live here, because they must
+hold before the bytes are in memory; limits on what is written live in the extractor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+from scow.errors import Corrupt
+from scow.layers import pax
+from scow.layers.headers import BLOCK, ZERO_BLOCK, Header, parse_header, parse_old_sparse, parse_sparse_extension
+
+#: The longest extended header or long name that is read (Go's archive/tar has the same limit).
+META_MAX: Final = 1 << 20
+#: Directories, links and nodes have no data, whatever their size field says.
+_BARE: Final = frozenset(b"123456")
+_DATA: Final = b"\x0007S"
+#: Seconds that fit a kernel timestamp on every file system Linux has.
+_TIME_MAX: Final = (1 << 33) * 1_000_000_000
+
+
+class Entry(NamedTuple):
+    """One member. `kind` is the type flag with all regular files as b"0"; `mtime` in nanoseconds since the epoch.
+
+    `size` is the file's length; `sparse` holds (offset, length) pieces of what is stored, None for plain files.
+    """
+
+    name: bytes
+    kind: bytes
+    size: int
+    mode: int
+    uid: int
+    gid: int
+    mtime: int
+    link: bytes
+    device: tuple[int, int]
+    xattrs: dict[str, bytes] | None
+    sparse: Sequence[tuple[int, int]] | None
+
+
+class TarReader:
+    """Iterate it for entries; `data()` gives the current entry's stored bytes.
+
+    `chunk` gives the archive's next bytes, of any length, and b"" at its end; its errors pass through.
+    """
+
+    def __init__(self, chunk: Callable[[], bytes]) -> None:
+        self._chunk = chunk
+        self._buffer = b""
+        self._at = 0
+        #: Bytes of the archive before the buffer.
+        self._before = 0
+        #: Stored bytes of the current entry that were not read yet, and the padding behind them.
+        self._left = 0
+        self._padding = 0
+        self._common: pax.Records = {}
+
+    @property
+    def offset(self) -> int:
+        """Bytes of the archive read so far."""
+        return self._before + self._at
+
+    def __iter__(self) -> Iterator[Entry]:
+        while (entry := self._next()) is not None:
+            yield entry
+
+    def data(self) -> Iterator[memoryview]:
+        """The current entry's stored bytes, in pieces as they lie in the buffer. Raises Corrupt when cut short."""
+        while self._left:
+            if self._at == len(self._buffer) and not self._refill():
+                raise Corrupt(f"tar archive ends within a file's data, at byte {self.offset}")
+            piece = memoryview(self._buffer)[self._at : self._at + self._left]
+            self._at += len(piece)
+            self._left -= len(piece)
+            yield piece
+
+    def drain(self) -> None:
+        """Read to the end of the stream: what stands behind the archive belongs to the layer's digest."""
+        self._at = len(self._buffer)
+        while self._refill():
+            self._at = len(self._buffer)
+
+    def _refill(self) -> bool:
+        self._before += len(self._buffer)
+        self._buffer = self._chunk()
+        self._at = 0
+        return bool(self._buffer)
+
+    def _block(self) -> bytes:
+        """The next 512 bytes, b"" at the stream's end. Raises Corrupt for less."""
+        at = self._at
+        block = self._buffer[at : at + BLOCK]
+        self._at = at + len(block)
+        if len(block) == BLOCK:
+            return block
+        while len(block) < BLOCK:
+            if not self._refill():
+                if block:
+                    raise Corrupt(f"tar archive ends within a block, at byte {self.offset}")
+                return b""
+            rest = self._buffer[: BLOCK - len(block)]
+            self._at = len(rest)
+            block += rest
+        return block
+
+    def _skip(self, count: int) -> None:
+        while count:
+            here = len(self._buffer) - self._at
+            if here >= count:
+                self._at += count
+                return
+            count -= here
+            if not self._refill():
+                raise Corrupt(f"tar archive is cut short, at byte {self.offset}")
+
+    def _take(self, size: int) -> bytes:
+        """A metadata entry's content."""
+        if size > META_MAX:
+            raise Corrupt(f"tar archive has {size} bytes of metadata for one entry, at byte {self.offset}")
+        self._left, self._padding = size, -size % BLOCK
+        data = b"".join(self.data())
+        self._skip(self._padding)
+        self._padding = 0
+        return data
+
+    def _next(self) -> Entry | None:
+        if self._left or self._padding:
+            self._skip(self._left + self._padding)
+            self._left = self._padding = 0
+        own: pax.Records = {}
+        while True:
+            start = self.offset
+            block = self._block()
+            if not block or block == ZERO_BLOCK:
+                self._end(bool(block), bool(own))
+                return None
+            try:
+                header = parse_header(block)
+                if header.kind not in b"xgXLK":
+                    return self._entry(header, block, own)
+                self._metadata(header, own)
+            except ValueError as error:
+                raise Corrupt(f"tar archive, header at byte {start}: {error}") from None
+
+    def _end(self, marked: bool, pending: bool) -> None:
+        """Two zero blocks end an archive; one, or none, is taken as its end when nothing follows (as Go does)."""
+        if pending:
+            raise Corrupt("tar archive ends behind an extended header")
+        if marked and self._block() not in (b"", ZERO_BLOCK):
+            raise Corrupt(f"tar archive goes on behind its end, at byte {self.offset}")
+
+    def _metadata(self, header: Header, own: pax.Records) -> None:
+        data = self._take(header.size)
+        match header.kind:
+            case b"L":
+                own[b"path"] = data.partition(b"\0")[0]
+            case b"K":
+                own[b"linkpath"] = data.partition(b"\0")[0]
+            case b"g":
+                self._common = pax.merged({**self._common, **pax.parse_records(data)}, {})
+            case _:
+                own.update(pax.parse_records(data))
+
+    def _entry(self, header: Header, block: bytes, own: pax.Records) -> Entry:
+        kind, size = header.kind, header.size
+        if not own and not self._common and kind != b"S":
+            # Nearly all entries: nothing but the header.
+            if kind in b"\x007":
+                kind = b"5" if kind == b"\0" and header.name.endswith(b"/") else b"0"
+            stored = 0 if kind[0] in _BARE else size
+            self._left, self._padding = stored, -stored % BLOCK
+            return Entry(
+                header.name, kind, stored, header.mode, header.uid, header.gid, _clamp(header.mtime),
+                header.link, header.device, None, None,
+            )  # fmt: skip
+        return self._extended(header, block, pax.merged(self._common, own))
+
+    def _extended(self, header: Header, block: bytes, records: pax.Records) -> Entry:
+        kind = header.kind
+        name = records.get(b"GNU.sparse.name") or records.get(b"path") or header.name
+        if kind == b"\0" and name.endswith(b"/"):
+            kind = b"5"
+        bare = kind[0] in _BARE
+        stored = 0 if bare else _number(records, b"size", header.size)
+        self._left, self._padding = stored, -stored % BLOCK
+        sparse, size = (None, stored) if bare else self._sparse(kind, block, records)
+        mtime = records.get(b"mtime")
+        return Entry(
+            name,
+            b"0" if kind in _DATA else kind,
+            size,
+            header.mode,
+            _number(records, b"uid", header.uid),
+            _number(records, b"gid", header.gid),
+            min(max(pax.nanoseconds(mtime), -_TIME_MAX), _TIME_MAX) if mtime else _clamp(header.mtime),
+            records.get(b"linkpath") or header.link,
+            header.device,
+            pax.xattrs(records) or None,
+            sparse,
+        )
+
+    def _sparse(self, kind: bytes, block: bytes, records: pax.Records) -> tuple[Sequence[tuple[int, int]] | None, int]:
+        """The map and the real size, whichever of the four formats it is in."""
+        if kind == b"S":
+            pieces, size = self._old_map(block)
+        elif records.get(b"GNU.sparse.major") == b"1" and records.get(b"GNU.sparse.minor") == b"0":
+            size = _number(records, b"GNU.sparse.realsize", _number(records, b"GNU.sparse.size", 0))
+            pieces = self._leading_map()
+        elif b"GNU.sparse.map" in records or b"GNU.sparse.size" in records:
+            size = _number(records, b"GNU.sparse.size", _number(records, b"GNU.sparse.realsize", 0))
+            pieces = pax.sparse_map(records.get(b"GNU.sparse.map", b""))
+        else:
+            return None, self._left
+        return pax.check_map(pieces, self._left, size), size
+
+    def _old_map(self, block: bytes) -> tuple[Sequence[tuple[int, int]], int]:
+        pieces, size, more = parse_old_sparse(block)
+        while more:
+            if len(pieces) > META_MAX // 24:
+                raise ValueError("a sparse map is too long")
+            block = self._block()
+            if not block:
+                raise ValueError("the archive ends within a sparse map")
+            further, more = parse_sparse_extension(block)
+            pieces += further
+        return pieces, size
+
+    def _leading_map(self) -> pax.Pieces:
+        reader = pax.MapReader()
+        while self._left >= BLOCK:
+            block = self._block()
+            self._left -= BLOCK
+            if not block:
+                break
+            if (pieces := reader.feed(block)) is not None:
+                return pieces
+        raise ValueError("a sparse map is cut short")
+
+
+def _number(records: pax.Records, key: bytes, otherwise: int) -> int:
+    value = records.get(key)
+    return pax.decimal(value) if value else otherwise
+
+
+def _clamp(seconds: int) -> int:
+    """As nanoseconds, within what a timestamp can hold."""
+    time = seconds * 1_000_000_000
+    return time if -_TIME_MAX < time < _TIME_MAX else min(max(time, -_TIME_MAX), _TIME_MAX)

@@ -1,0 +1,1 @@
+"""The nouns of scow: small frozen types without I/O. Each stage takes one and gives the next."""

@@ -1,0 +1,83 @@
+"""Platforms and the choice among an index's entries (OCI image spec, image-index.md)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from scow.errors import Invalid
+
+_ARCH: Final = {
+    "x86_64": ("amd64", ""), "x86-64": ("amd64", ""), "amd64": ("amd64", ""),
+    "i386": ("386", ""), "i486": ("386", ""), "i586": ("386", ""), "i686": ("386", ""),
+    "aarch64": ("arm64", ""), "arm64": ("arm64", ""),
+    "armhf": ("arm", "v7"), "armv7l": ("arm", "v7"), "armel": ("arm", "v6"), "armv6l": ("arm", "v6"),
+    "ppc64le": ("ppc64le", ""), "s390x": ("s390x", ""), "riscv64": ("riscv64", ""), "loongarch64": ("loong64", ""),
+}  # fmt: skip
+#: The variant that an empty one means.
+_DEFAULT_VARIANT: Final = {"amd64": "v1", "arm64": "v8", "arm": "v7"}
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """An operating system and an architecture, in Go's words; `variant` is empty where there is only one."""
+
+    os: str
+    architecture: str
+    variant: str = ""
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+    @classmethod
+    def parse(cls, text: str) -> Platform:
+        """Read `os/arch[/variant]` or `arch`, as Docker's --platform. Raises Invalid."""
+        parts = text.lower().split("/")
+        if not 1 <= len(parts) <= 3 or not all(parts):
+            raise Invalid(f"platform {text!r} is not os/architecture[/variant]", hint="for example linux/arm64")
+        if len(parts) == 1:
+            parts = ["linux", parts[0]]
+        architecture, variant = _ARCH.get(parts[1], (parts[1], ""))
+        if len(parts) == 3:
+            variant = parts[2]
+        return cls(parts[0], architecture, variant)
+
+    @classmethod
+    def host(cls) -> Platform:
+        """This machine's platform."""
+        machine = os.uname().machine
+        architecture, variant = _ARCH.get(machine, (machine, ""))
+        return cls("linux", architecture, variant)
+
+    def rank(self, wanted: Platform) -> int | None:
+        """How well this platform serves `wanted`: 0 is exact, higher is worse, None doesn't run there."""
+        if (self.os, self.architecture) != (wanted.os, wanted.architecture):
+            return None
+        default = _DEFAULT_VARIANT.get(self.architecture, "")
+        mine, theirs = self.variant or default, wanted.variant or default
+        if mine == theirs:
+            return 0
+        try:
+            older = int(theirs.lstrip("v")) - int(mine.lstrip("v"))
+        except ValueError:
+            return None
+        # A processor runs code for lower variants of its own architecture, not for higher ones.
+        return older if older > 0 else None
+
+
+T = TypeVar("T")
+
+
+def choose(entries: Iterable[tuple[Platform | None, T]], wanted: Platform) -> T | None:
+    """The entry that serves `wanted` best; among equals the first; None when no entry does.
+
+    Entries without a platform serve only when nothing else does; `unknown/unknown` ones (attestations) never.
+    """
+    best: tuple[int, T] | None = None
+    for platform, entry in entries:
+        rank = 1000 if platform is None else platform.rank(wanted)
+        if rank is not None and (best is None or rank < best[0]):
+            best = (rank, entry)
+    return None if best is None else best[1]

@@ -1,0 +1,1 @@
+"""What is small and must be consistent: SQLite, locks and journals."""

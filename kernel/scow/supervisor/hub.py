@@ -1,0 +1,123 @@
+"""Where a container's output goes to the log and to every attached client, and input comes from them."""
+
+from __future__ import annotations
+
+import os
+
+import trio
+
+from scow.supervisor.frames import Frame, Stream, encode, encode_control
+from scow.supervisor.logfile import LogFile
+
+_CHUNK = 64 * 1024
+
+
+class Client:
+    """One connection. What can't be sent any more is dropped: a client that left must not stop the container."""
+
+    def __init__(self, stream: trio.abc.SendStream) -> None:
+        self._stream = stream
+        self._lock = trio.Lock()
+        self.gone = False
+
+    async def send(self, data: bytes) -> None:
+        """Send a frame; waits for a slow client."""
+        async with self._lock:
+            if self.gone:
+                return
+            try:
+                await self._stream.send_all(data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self.gone = True
+
+    async def tell(self, **message: object) -> None:
+        """Send a control message."""
+        await self.send(encode_control(**message))
+
+
+class Hub:
+    """One process's output and input."""
+
+    def __init__(self, log: LogFile | None = None) -> None:
+        self._log = log
+        self._clients: set[Client] = set()
+        self._stdin: trio.lowlevel.FdStream | None = None
+        self._feeding = trio.Lock()
+
+    def attach(self, client: Client) -> None:
+        self._clients.add(client)
+
+    def detach(self, client: Client) -> None:
+        self._clients.discard(client)
+
+    def take_stdin(self, fd: int) -> None:
+        """Own the writing end of the process's standard input."""
+        self._stdin = trio.lowlevel.FdStream(fd)
+
+    async def pump(self, fd: int, stream: Stream) -> None:
+        """Read a descriptor (owned from now on) to its end; everything goes to the log and to all clients."""
+        try:
+            async with trio.lowlevel.FdStream(fd) as source:
+                while data := await _received(source):
+                    if self._log is not None:
+                        self._log.write(stream, data)
+                    await self._send(encode(stream, data))
+        finally:
+            if self._log is not None:
+                self._log.flush(stream)  # a last line without a line break
+
+    async def _send(self, frame: bytes) -> None:
+        for client in list(self._clients):
+            await client.send(frame)
+            if client.gone:
+                self.detach(client)
+
+    async def feed(self, frame: Frame) -> None:
+        """A client's input; an empty frame ends it."""
+        if self._stdin is None:
+            return
+        if not frame.data:
+            await self.end_stdin()
+            return
+        try:
+            async with self._feeding:  # several clients may be attached
+                if self._stdin is not None:
+                    await self._stdin.send_all(frame.data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # it doesn't read any more
+
+    async def end_stdin(self) -> None:
+        """Close the process's standard input."""
+        if self._stdin is not None:
+            stream, self._stdin = self._stdin, None
+            await stream.aclose()
+
+
+async def _received(source: trio.lowlevel.FdStream) -> bytes:
+    """The next bytes; none at the end. A terminal whose last user has closed it reads as EIO."""
+    try:
+        return bytes(await source.receive_some(_CHUNK))
+    except trio.BrokenResourceError:
+        return b""
+
+
+class Pipes:
+    """The pipes between a supervisor and a process: the process's ends until it has started, then ours only."""
+
+    def __init__(self, *, stdin: bool) -> None:
+        null = os.O_RDONLY | os.O_CLOEXEC
+        self.stdin, self.stdin_writer = os.pipe2(os.O_CLOEXEC) if stdin else (os.open("/dev/null", null), -1)
+        self.stdout_reader, self.stdout = os.pipe2(os.O_CLOEXEC)
+        self.stderr_reader, self.stderr = os.pipe2(os.O_CLOEXEC)
+
+    def close_inner(self) -> None:
+        """Close the process's ends: it has its own copies."""
+        for fd in (self.stdin, self.stdout, self.stderr):
+            os.close(fd)
+
+    def close_all(self) -> None:
+        """Close everything: the process didn't start."""
+        self.close_inner()
+        for fd in (self.stdin_writer, self.stdout_reader, self.stderr_reader):
+            if fd >= 0:
+                os.close(fd)

@@ -1,0 +1,1 @@
+"""The system calls that Python doesn't have, by family. Nothing here decides anything."""

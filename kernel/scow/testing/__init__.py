@@ -1,0 +1,1 @@
+"""Test suites and helpers for plugins of all kinds, free of pytest."""

@@ -1,0 +1,136 @@
+"""The builder as front-ends see it: check, plan, build."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from scow.api import Invalid, NotFound, Platform, ScowError
+from scow.engine.builders import BuildEvent, BuildRequest, BuildResult, Finding
+from scow.engine.building import Base, Workbench
+from scow_plugins.builder._cache import Cache
+from scow_plugins.builder._instructions import Arg, Instruction
+from scow_plugins.builder._lint import lint
+from scow_plugins.builder._plan import Options, Plan, make_plan
+from scow_plugins.builder._solve import Solved, Solver, rfc3339
+from scow_plugins.builder._source import located, wrong
+from scow_plugins.builder._stages import BUILTIN, PROXIES, Dockerfile, platform_arguments, understand
+from scow_plugins.builder._steps import CopyOp, RunOp
+
+
+class DockerfileBuilder:
+    """See `scow.engine.builders.Builder`."""
+
+    def check(self, bench: Workbench, request: BuildRequest) -> tuple[Finding, ...]:
+        """The lints; images that are here are asked what they set. Raises Invalid."""
+        dockerfile = understand(request.file, request.file_name)
+        findings = lint(dockerfile, _options(request), request.ignore, bench.local_config)
+        if dockerfile.file.check_error and findings:
+            raise Invalid("lint violation found for rules: " + ", ".join(sorted({each.rule for each in findings})))
+        return findings
+
+    async def plan(self, bench: Workbench, request: BuildRequest) -> dict[str, Any]:
+        """The plan as data; images are fetched for it, for what they say."""
+        plan, _, _ = await _planned(bench, request)
+        return plan.as_data()
+
+    async def build(
+        self, bench: Workbench, request: BuildRequest, listener: Callable[[BuildEvent], None]
+    ) -> BuildResult:
+        """Build. Raises Invalid, NotFound, Conflict, and what the engine raises."""
+        names = tuple(bench.check_name(name) for name in request.names)
+        plan, bases, dockerfile = await _planned(bench, request)
+        configs = {name: base.config for (name, _), base in bases.items()}
+        warnings = lint(dockerfile, _options(request), request.ignore, configs.get)
+        if dockerfile.file.check_error and warnings:
+            raise Invalid("lint violation found for rules: " + ", ".join(sorted({each.rule for each in warnings})))
+        _check(plan, request)
+        _tell_unused(dockerfile, request, listener)
+        cache = Cache(bench.state_dir / "cache.db")
+        try:
+            solver = Solver(bench, request, plan, listener, cache)
+            solver.take_bases(bases)
+            solved = await solver.run()
+        finally:
+            cache.close()
+        config = _config(plan, request, solved, solver.epoch)
+        image = await bench.save(solved.stack, config, names)
+        return BuildResult(image, solver.tally.cached, solver.tally.steps, warnings)
+
+
+def _options(request: BuildRequest) -> Options:
+    return Options(
+        request.platform,
+        Platform.host(),
+        request.target,
+        request.build_args,
+        request.contexts,
+        request.network,
+    )
+
+
+async def _planned(
+    bench: Workbench, request: BuildRequest
+) -> tuple[Plan, dict[tuple[str, Platform], Base], Dockerfile]:
+    dockerfile = understand(request.file, request.file_name)
+    bases: dict[tuple[str, Platform], Base] = {}
+
+    async def config(name: str, platform: Platform, said: Instruction) -> Mapping[str, Any]:
+        try:
+            bases[name, platform] = base = await bench.base(name, platform, pull=request.pull)
+        except ScowError as error:
+            raise type(error)(located(said.at.place_of_rest, error.message), hint=error.hint) from None
+        return base.config
+
+    plan = await make_plan(dockerfile, _options(request), config)
+    return plan, bases, dockerfile
+
+
+def _check(plan: Plan, request: BuildRequest) -> None:
+    """What is missing is said before anything runs."""
+    for stage in plan.stages.values():
+        for step in stage.steps:
+            if isinstance(step.op, RunOp):
+                if step.op.security == "insecure":
+                    raise Invalid(
+                        located(step.said.at.find("--security", 0), "security.insecure is not allowed"),
+                        hint="a build step never gets more rights than a container",
+                    )
+                for mount in step.op.mounts:
+                    if mount.kind == "secret" and mount.required and mount.id not in request.secrets:
+                        raise NotFound(
+                            located(step.said.at.find("--mount", 0), f"secret {mount.id}: not found"),
+                            hint=f"give it: scow build --secret id={mount.id},src=FILE",
+                        )
+            local = isinstance(step.op, CopyOp) and step.op.sources and step.op.origin.kind == "context"
+            if local and request.context is None:
+                raise wrong(
+                    step.said.at.place_of_rest,
+                    "there is no build context to copy from",
+                    hint="give a directory: scow build -f FILE DIRECTORY",
+                )
+
+
+def _tell_unused(dockerfile: Dockerfile, request: BuildRequest, listener: Callable[[BuildEvent], None]) -> None:
+    known = set(PROXIES | BUILTIN) | set(platform_arguments(request.platform, request.platform))
+    known |= {name for each in dockerfile.arguments for name, _ in each.values}
+    for stage in dockerfile.stages:
+        known |= {name for each in stage.body if isinstance(each, Arg) for name, _ in each.values}
+    if unused := sorted(set(request.build_args) - known):
+        listener(BuildEvent("note", 0, title=f"one or more build-args {unused} were not consumed"))
+
+
+def _config(plan: Plan, request: BuildRequest, solved: Solved, epoch: int | None) -> dict[str, Any]:
+    """The image's configuration, without its layers."""
+    settings = dict(plan.stages[plan.target].config)
+    if request.labels:
+        settings["Labels"] = {**(settings.get("Labels") or {}), **request.labels}
+    config: dict[str, Any] = {
+        key: solved.raw[key] for key in ("architecture", "os", "variant", "os.version") if solved.raw.get(key)
+    }
+    config["created"] = rfc3339(epoch if epoch is not None else solved.created)
+    if plan.author:
+        config["author"] = plan.author
+    config["config"] = settings
+    config["history"] = solved.history
+    return config

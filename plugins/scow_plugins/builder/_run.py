@@ -1,0 +1,131 @@
+"""RUN: a program on top of the layers below, with its mounts; what it writes becomes a layer."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, Final
+
+from scow.api import BindMount, Conflict, Mount, NotFound, ProcessSpec, Resources, TmpfsMount
+from scow.engine.builders import BuildEvent
+from scow.engine.building import Layer, Stack, Step, StepFile, StepView
+from scow_plugins.builder import _cachemounts
+from scow_plugins.builder._cache import Key
+from scow_plugins.builder._source import located
+from scow_plugins.builder._steps import MountOp, PlannedStep, RunOp
+
+if TYPE_CHECKING:
+    from scow_plugins.builder._solve import Solver
+
+#: Lines of a failed step's output that its error shows.
+_TAIL: Final = 10
+_TAIL_BYTES: Final = 4096
+_NETWORKS: Final = {"default": "", "host": "host", "none": "none"}
+
+
+async def run_key(solver: Solver, op: RunOp, below: Stack) -> Key:
+    """What a RUN's outcome depends on: neither secrets nor proxies nor what caches hold."""
+    from scow_plugins.builder._solve import chain_of
+
+    return Key(
+        "run",
+        parent=chain_of(below),
+        args=op.args,
+        env=op.env,
+        cwd=op.cwd,
+        user=op.user,
+        mounts=[await _mount_key(solver, mount) for mount in op.mounts],
+        network=op.network,
+        security=op.security,
+        files=[[path, hashlib.sha256(content).hexdigest()] for path, content in op.files],
+        hosts=solver.request.extra_hosts,
+        hostname=_hostname(solver),
+        epoch=solver.epoch,
+    )
+
+
+async def _mount_key(solver: Solver, mount: MountOp) -> dict[str, Any]:
+    from scow_plugins.builder._solve import chain_of
+
+    key: dict[str, Any] = {"kind": mount.kind, "target": mount.target, "ro": mount.read_only}
+    if mount.kind == "bind":
+        key |= {"source": mount.source, "tree": chain_of(await solver.stack_of(mount.origin))}
+    elif mount.kind == "cache":
+        key |= {"id": mount.id}
+    elif mount.kind == "tmpfs":
+        key |= {"size": mount.size}
+    else:
+        key |= {"id": mount.id, "env": mount.env}
+    return key
+
+
+async def run_step(solver: Solver, step: PlannedStep, op: RunOp, below: Stack, identity: int) -> Layer:
+    """Run it. Raises Conflict when the program fails, with the end of its output."""
+    async with AsyncExitStack() as stack:
+        # First what may have to be waited for: who waits must not keep others from running.
+        prepared = await _prepare(solver, op, stack)
+        await stack.enter_async_context(solver.limiter)
+        running = await stack.enter_async_context(solver.bench.step(below, prepared))
+        tail = b""
+        async for output in running.output():
+            tail = (tail + output.data)[-_TAIL_BYTES:]
+            solver.tell(BuildEvent("output", identity, data=output.data))
+        status = await running.wait()
+        if status.exit_code != 0:
+            raise Conflict(_failure(step, op, status.exit_code, tail, oom=status.oom_killed))
+        return await running.layer(solver.epoch)
+
+
+def _failure(step: PlannedStep, op: RunOp, code: int, tail: bytes, *, oom: bool) -> str:
+    place = step.said.at.place(0, len(step.said.at.keyword))
+    why = " (out of memory)" if oom else ""
+    message = located(place, f"process {' '.join(op.args)!r} did not complete successfully: exit code: {code}{why}")
+    lines = tail.decode(errors="replace").splitlines()[-_TAIL:]
+    return message + ("\n" + "\n".join(f"      > {line}" for line in lines) if lines else "")
+
+
+async def _prepare(solver: Solver, op: RunOp, stack: AsyncExitStack) -> Step:
+    mounts: list[Mount] = []
+    views: list[StepView] = []
+    files = [StepFile(path, content, 0o755) for path, content in op.files]
+    env = [*op.env, *op.proxies]
+    for mount in op.mounts:
+        if mount.kind == "bind":
+            tree = await solver.stack_of(mount.origin)
+            views.append(StepView(tree, mount.source, mount.target, mount.read_only))
+        elif mount.kind == "cache":
+            place = await stack.enter_async_context(_cachemounts.held(solver.bench.state_dir / "caches", mount))
+            mounts.append(BindMount(str(place), mount.target, read_only=mount.read_only))
+        elif mount.kind == "tmpfs":
+            mounts.append(TmpfsMount(mount.target, mount.size))
+        else:
+            _secret(solver, mount, files, env)
+    request = solver.request
+    resources = Resources() if request.shm_size is None else Resources(shm_size=request.shm_size)
+    return Step(
+        ProcessSpec(op.args, tuple(env), op.cwd, op.user),
+        network=_NETWORKS[op.network],
+        hostname=_hostname(solver),
+        mounts=tuple(mounts),
+        views=tuple(views),
+        files=tuple(files),
+        privileged=op.security == "insecure",
+        resources=resources,
+        extra_hosts=request.extra_hosts,
+    )
+
+
+def _hostname(solver: Solver) -> str:
+    return solver.request.build_args.get("BUILDKIT_SANDBOX_HOSTNAME") or "buildkitsandbox"
+
+
+def _secret(solver: Solver, mount: MountOp, files: list[StepFile], env: list[str]) -> None:
+    content = solver.request.secrets.get(mount.id)
+    if content is None:
+        if mount.required:
+            raise NotFound(f"secret {mount.id}: not found", hint=f"give it: scow build --secret id={mount.id},src=FILE")
+        return
+    if mount.env:
+        env.append(f"{mount.env}={content.decode(errors='surrogateescape')}")
+    if mount.target:
+        files.append(StepFile(mount.target, content, 0o400 if mount.mode is None else mount.mode, mount.uid, mount.gid))

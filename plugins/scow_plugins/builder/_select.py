@@ -1,0 +1,162 @@
+"""Which files a COPY means, under which names they arrive, and a digest of all that counts about them."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import re
+import stat
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from scow.api import Invalid, NotFound
+from scow_plugins.builder._ignore import Ignore, pattern_regex
+from scow_plugins.builder._modes import Mode
+from scow_plugins.builder._tree import Node, Tree
+
+_WILD: Final = re.compile(r"[*?\[\\]")
+WHITEOUT: Final = ".wh."
+
+
+class Chosen(NamedTuple):
+    """A file with the name under which it arrives, relative to the target; empty: the target itself.
+
+    `top`: it was asked for itself, so that its parent is the target.
+    """
+
+    node: Node
+    name: str
+    top: bool
+    digest: str
+    xattrs: dict[str, bytes] | None
+
+
+class Source(NamedTuple):
+    """One source of a COPY: what it led to. `tops` is how many files were asked for, directories' contents as one."""
+
+    files: tuple[Chosen, ...]
+    is_directory: bool
+
+
+def choose(tree: Tree, pattern: str, *, parents: bool, exclude: tuple[str, ...]) -> tuple[Source, ...]:
+    """What one source means. Raises NotFound, Invalid."""
+    leaves_out = Ignore(exclude)
+    clean = cleaned(pattern)
+    pivot = ""
+    if parents:
+        clean, pivot = _pivot(pattern, clean)
+    found = []
+    for path in _matches(tree, clean):
+        found.append(_source(tree, path, parents=parents, pivot=pivot, leaves_out=leaves_out))
+    return tuple(found)
+
+
+def cleaned(pattern: str) -> str:
+    """A source relative to its tree. Raises Invalid when it leads out of it."""
+    clean = posixpath.normpath(pattern.lstrip("/") or ".")
+    if clean == ".." or clean.startswith("../"):
+        raise Invalid(f"forbidden path outside the build context: {pattern}")
+    return "" if clean == "." else clean
+
+
+def _pivot(pattern: str, clean: str) -> tuple[str, str]:
+    """`a/./b`: what stands before the dot isn't kept (dockerfile reference, COPY --parents)."""
+    before, mark, _ = pattern.lstrip("/").partition("/./")
+    return clean, (cleaned(before) if mark else "")
+
+
+def _matches(tree: Tree, clean: str) -> Iterator[str]:
+    match = _WILD.search(clean)
+    if match is None:
+        node = tree.find(clean)
+        if tree.ignores(clean) and not _holds_something(tree, clean, node):
+            raise NotFound(f"{clean!r} is left out by .dockerignore")
+        yield clean
+        return
+    fixed = clean[: match.start()].rpartition("/")[0]
+    regex = re.compile(pattern_regex(clean))
+    try:
+        top = tree.find(fixed)
+    except NotFound:
+        return
+    if not top.is_directory:
+        return
+    taken: list[str] = []
+    for node in tree.walk(top.path):
+        shown = fixed + node.path[len(top.path) :] if fixed else node.path
+        if any(shown.startswith(each + "/") for each in taken[-1:]):
+            continue
+        if regex.fullmatch(shown):
+            taken.append(shown)
+            yield shown
+
+
+def _holds_something(tree: Tree, path: str, node: Node) -> bool:
+    """Whether an ignored directory has something that was taken back."""
+    return node.is_directory and next(tree.walk(node.path), None) is not None
+
+
+def _source(tree: Tree, path: str, *, parents: bool, pivot: str, leaves_out: Ignore) -> Source:
+    node = tree.find(path)
+    base = ""
+    if parents:
+        base = path[len(pivot) :].strip("/") if pivot and (path + "/").startswith(pivot + "/") else path
+    elif not node.is_directory:
+        base = posixpath.basename(path)
+    if node.is_directory:
+        files = [_chosen(tree, node, base, top=True)] if base or not parents else []
+        cut = len(node.path) + 1 if node.path else 0
+        skipped = ""
+        for each in tree.walk(node.path):
+            name = each.path[cut:]
+            if skipped and name.startswith(skipped):
+                continue
+            if leaves_out.patterns and leaves_out.ignores(name):
+                if each.is_directory and leaves_out.skips_tree(name):
+                    skipped = name + "/"
+                continue
+            files.append(_chosen(tree, each, posixpath.join(base, name), top=False))
+        return Source(tuple(files), True)
+    if leaves_out.patterns and leaves_out.ignores(posixpath.basename(path)):
+        return Source((), False)
+    return Source((_chosen(tree, node, base, top=True),), False)
+
+
+def _chosen(tree: Tree, node: Node, name: str, *, top: bool) -> Chosen:
+    if posixpath.basename(name).startswith(WHITEOUT):
+        raise Invalid(
+            f"{node.path!r} can't be in a layer: names that begin with {WHITEOUT} mean that something is removed there"
+        )
+    mode = node.status.st_mode
+    if stat.S_ISSOCK(mode):
+        return Chosen(node, name, top, "", None)
+    if node.is_regular:
+        return Chosen(node, name, top, *tree.known(node))
+    return Chosen(node, name, top, "", tree.xattrs(node) if node.is_directory else None)
+
+
+def digest_of(sources: tuple[Source, ...], mode: Mode | None, *, owners: bool) -> str:
+    """All that counts about files: names, types, modes, owners, content; not times."""
+    found = hashlib.sha256()
+    for source in sources:
+        found.update(b"d" if source.is_directory else b"f")
+        for line in lines_of(source, mode, owners=owners):
+            found.update(line.encode(errors="surrogateescape"))
+            found.update(b"\n")
+    return found.hexdigest()
+
+
+def lines_of(source: Source, mode: Mode | None, *, owners: bool) -> Iterator[str]:
+    """One line a file."""
+    for each in source.files:
+        status = each.node.status
+        kind = stat.S_IFMT(status.st_mode)
+        shown = mode.of(status.st_mode) if mode is not None else stat.S_IMODE(status.st_mode)
+        line = f"{each.name!r} {kind:o} {0 if kind == stat.S_IFLNK else shown:o} {each.digest or repr(each.node.link)}"
+        if owners:
+            line += f" {status.st_uid}:{status.st_gid}"
+        if kind in (stat.S_IFBLK, stat.S_IFCHR):
+            line += f" {status.st_rdev}"
+        if each.xattrs:
+            line += f" {sorted(each.xattrs.items())!r}"
+        yield line

@@ -1,0 +1,511 @@
+"""The solver: stages in parallel as far as they need each other, each step from the cache or done now."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from scow.api import (
+    Conflict,
+    Corrupt,
+    Descriptor,
+    Digest,
+    Invalid,
+    NoCommand,
+    NotExecutable,
+    NotFound,
+    Platform,
+    ScowError,
+    chain_ids,
+)
+from scow.api.layers import TarWriter
+from scow.engine.builders import BuildEvent, BuildRequest
+from scow.engine.building import Base, Layer, Stack, Workbench
+from scow_plugins.builder import _archive, _remote
+from scow_plugins.builder._cache import Cache, Key, Record
+from scow_plugins.builder._ignore import Ignore, read_patterns
+from scow_plugins.builder._layout import Layout, owner_of
+from scow_plugins.builder._modes import Mode
+from scow_plugins.builder._plan import Plan, first_error
+from scow_plugins.builder._run import run_key, run_step
+from scow_plugins.builder._select import Source, choose, digest_of
+from scow_plugins.builder._source import located
+from scow_plugins.builder._steps import CopyOp, Origin, PlannedStage, PlannedStep, RunOp, WorkdirOp
+from scow_plugins.builder._tree import Index, Tree
+
+#: Files whose digests are kept one by one, so that `explain` can name them.
+_EXPLAINED: Final = 20_000
+_COMMENT: Final = "buildkit.dockerfile.v0"
+
+
+@dataclass(slots=True)
+class Solved:
+    """A stage that is done. `history` is the configuration's; `created` of its newest step, in seconds."""
+
+    stack: Stack = ()
+    history: list[dict[str, Any]] = field(default_factory=list)
+    raw: dict[str, Any] = field(default_factory=dict)
+    created: float = 0.0
+
+
+@dataclass(slots=True)
+class Tally:
+    """How many steps there were."""
+
+    steps: int = 0
+    cached: int = 0
+
+
+class Solver:
+    """Solves one plan."""
+
+    def __init__(
+        self, bench: Workbench, request: BuildRequest, plan: Plan, listener: Callable[[BuildEvent], None], cache: Cache
+    ) -> None:
+        self.bench = bench
+        self.request = request
+        self.plan = plan
+        self.tell = listener
+        self.cache = cache
+        self.tally = Tally()
+        self.limiter = trio.CapacityLimiter(max(os.cpu_count() or 1, 2))
+        self._bases: dict[tuple[str, Platform], Base] = {}
+        self._fetching = trio.Lock()
+        self._solved: dict[int, Solved] = {}
+        self._done = {index: trio.Event() for index in plan.stages}
+        self._contexts: dict[str, tuple[Tree, trio.Lock]] = {}
+        epoch = request.build_args.get("SOURCE_DATE_EPOCH", "")
+        if epoch and not (epoch.isascii() and epoch.isdigit()):
+            raise Invalid(f"SOURCE_DATE_EPOCH {epoch!r} is not a number of seconds")
+        self.epoch = int(epoch) if epoch else None
+
+    async def run(self) -> Solved:
+        """Solve all stages; gives the target's. Raises the first failure, after the others were stopped."""
+        async with AsyncExitStack() as stack:
+            await self._open_contexts(stack)
+            try:
+                async with trio.open_nursery() as nursery:
+                    for stage in self.plan.stages.values():
+                        nursery.start_soon(self._stage, stage)
+            except BaseExceptionGroup as group:
+                raise first_error(group) from None
+        return self._solved[self.plan.target]
+
+    async def base(self, name: str, platform: Platform | None = None) -> Base:
+        """An image, local from now on."""
+        key = (name, platform or self.request.platform)
+        async with self._fetching:
+            if key not in self._bases:
+                self._bases[key] = await self.bench.base(name, key[1], pull=self.request.pull)
+            return self._bases[key]
+
+    def take_bases(self, bases: dict[tuple[str, Platform], Base]) -> None:
+        """Images that the plan has fetched already."""
+        self._bases.update(bases)
+
+    async def _open_contexts(self, stack: AsyncExitStack) -> None:
+        for name, path, patterns in _places(self.request):
+            try:
+                fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            except OSError as error:
+                raise NotFound(f"context {path} can't be opened: {error.strerror}") from None
+            stack.callback(os.close, fd)
+            index = Index(self.bench.state_dir / "index" / _index_name(path))
+            shown = f"the context {name}" if name else "the build context"
+            tree = Tree(fd, shown, ignore=Ignore(read_patterns(patterns)), index=index)
+            tree.check = trio.from_thread.check_cancelled
+            stack.callback(tree.close)
+            self._contexts[name] = (tree, trio.Lock())
+
+    async def _stage(self, stage: PlannedStage) -> None:
+        for need in stage.needs:
+            await self._done[need].wait()
+        solved = await self._begin(stage)
+        total = sum(step.op is not None for step in stage.steps)
+        number = 0
+        for step in stage.steps:
+            if step.op is not None:
+                number += 1
+                await self._step(stage, step, solved, number, total)
+            else:
+                self._note(solved, step, solved.created, empty=True)
+        self._solved[stage.index] = solved
+        self._done[stage.index].set()
+
+    async def _begin(self, stage: PlannedStage) -> Solved:
+        if stage.base >= 0:
+            below = self._solved[stage.base]
+            return Solved(below.stack, list(below.history), below.raw, below.created)
+        if stage.image in ("", "scratch"):
+            platform = stage.platform
+            raw: dict[str, Any] = {"architecture": platform.architecture, "os": platform.os}
+            if platform.variant:
+                raw["variant"] = platform.variant
+            return Solved(raw=raw, created=0.0 if self.epoch is None else self.epoch)
+        base = await self.base(stage.image, stage.platform)
+        history = list(base.config.get("history") or ())
+        said = sum(1 for line in history if not line.get("empty_layer"))
+        # Images made by hand often have no history; each layer gets its line.
+        history += [{"created_by": ""} for _ in range(len(base.stack) - said)]
+        return Solved(base.stack, history, base.config, _seconds(base.config.get("created")))
+
+    def _note(self, solved: Solved, step: PlannedStep, created: float, *, empty: bool) -> None:
+        moment = self.epoch if self.epoch is not None else created
+        line: dict[str, Any] = {
+            "created": rfc3339(moment),
+            "created_by": step.created_by,
+            "comment": _COMMENT,
+        }
+        if empty:
+            line["empty_layer"] = True
+        solved.history.append(line)
+        solved.created = max(solved.created, moment)
+
+    async def _step(self, stage: PlannedStage, step: PlannedStep, solved: Solved, number: int, total: int) -> None:
+        self.tally.steps += 1
+        identity = self.tally.steps
+        title = f"[{stage.name} {number}/{total}] {step.title}"
+        began = time.monotonic()
+        self.tell(BuildEvent("start", identity, title, stage.name))
+        try:
+            made, created, cached, why = await self._solve(stage, step, solved.stack, identity)
+        except ScowError as error:
+            self.tell(BuildEvent("failed", identity, title, stage.name, seconds=time.monotonic() - began))
+            raise _placed(error, step) from None
+        if made is not None:
+            solved.stack = (*solved.stack, made)
+        self._note(solved, step, created or solved.created, empty=made is None)
+        self.tally.cached += cached
+        kind = "cached" if cached else "done"
+        self.tell(
+            BuildEvent(kind, identity, title, stage.name, seconds=time.monotonic() - began, why=why)  # type: ignore[arg-type]
+        )
+
+    async def _solve(
+        self, stage: PlannedStage, step: PlannedStep, below: Stack, identity: int
+    ) -> tuple[Layer | None, float, bool, str]:
+        """The step's layer (None: it changes nothing), when it was made, whether it was there, why it wasn't."""
+        op = step.op
+        if isinstance(op, WorkdirOp) and await self._is_directory(below, op.path):
+            return None, 0.0, True, ""
+        copying: Copying | None = None
+        async with AsyncExitStack() as stack:
+            if isinstance(op, RunOp):
+                key = await run_key(self, op, below)
+                work: Callable[[], Awaitable[Layer]] = partial(run_step, self, step, op, below, identity)
+            elif isinstance(op, CopyOp):
+                copying = await self._prepare_copy(stack, op, below)
+                key = copying.key
+                work = partial(self._copy, op, below, copying)
+            else:
+                assert isinstance(op, WorkdirOp)
+                key = Key("workdir", parent=chain_of(below), path=op.path, epoch=self.epoch)
+                work = partial(self._make_directory, below, op.path)
+            used = not self.request.no_cache and stage.name not in self.request.no_cache_filter
+            record = self.cache.find(key) if used else None
+            if record is not None:
+                layer = layer_of(record)
+                if await self.bench.again(below, layer):
+                    return layer, record.created, True, ""
+            slot = f"{self.request.context} {self.request.file_name} {stage.name} {step.said.at.line}"
+            files = copying.digests() if copying is not None else {}
+            why = self.cache.explain(key, slot, files) if used else "the cache isn't used"
+            layer = await work()
+        created = time.time()
+        self.cache.add(key, slot, Record(*_columns(layer), created), files)
+        return layer, created, False, why
+
+    # WORKDIR
+
+    async def _is_directory(self, below: Stack, path: str) -> bool:
+        if path == "/":
+            return True
+        key = Key("is-directory", parent=chain_of(below), path=path)
+        known = self.cache.memo(key)
+        if known is None:
+            async with self.looking(below) as tree:
+                place = Layout(TarWriter(lambda _: None), tree, owner=None, mode=None, mtime=0).settle(path)
+                node = tree.lstat(place) if place else tree.find("")
+            if node is not None and not node.is_directory:
+                raise Invalid(f"the working directory {path} is no directory in the image")
+            known = "yes" if node is not None else "no"
+            self.cache.remember(key, known)
+        return known == "yes"
+
+    async def _make_directory(self, below: Stack, path: str) -> Layer:
+        async with self.looking(below) as tree:
+            moment = self.epoch if self.epoch is not None else int(tree.find("").status.st_mtime)
+
+            def write(writer: TarWriter) -> None:
+                layout = Layout(writer, tree, owner=(0, 0), mode=None, mtime=moment)
+                layout.directory(layout.settle(path))
+
+            return await self.bench.layer(below, write, self.epoch)
+
+    # COPY and ADD
+
+    @asynccontextmanager
+    async def looking(self, stack: Stack) -> AsyncIterator[Tree]:
+        """The tree that a stack makes."""
+        async with self.bench.view(stack) as fd:
+            tree = Tree(fd, "the image")
+            try:
+                yield tree
+            finally:
+                tree.close()
+
+    async def _prepare_copy(self, stack: AsyncExitStack, op: CopyOp, below: Stack) -> Copying:
+        mode = Mode.parse(op.chmod) if op.chmod else None
+        found = Copying(mode=mode, fetched=[], key=Key("copy"))
+        parts: dict[str, Any] = {}
+        if op.sources:
+            parts["files"] = await self._choose(op, mode, found)
+        for url in op.urls:
+            if op.checksum:
+                parts["checksum"] = _checksum(op.checksum)
+            else:
+                fetched = await self._fetch(url)
+                stack.callback(os.close, fetched.fd)
+                found.fetched.append(fetched)
+        parts["urls"] = [[each.name, each.sha256] for each in found.fetched] or list(op.urls)
+        parts["inline"] = [[file.name, hashlib.sha256(file.content).hexdigest()] for file in op.files]
+        found.key = Key(
+            "add" if op.add else "copy",
+            parent="" if op.link else chain_of(below),
+            target=op.target,
+            owner=op.chown,
+            mode=op.chmod,
+            parents=op.parents,
+            unpack=op.unpack,
+            epoch=self.epoch,
+            **parts,
+        )
+        return found
+
+    async def _choose(self, op: CopyOp, mode: Mode | None, found: Copying) -> str:
+        """A digest of the files that are meant; for the context the files themselves, too."""
+        if op.origin.kind in ("context", "named"):
+            tree, lock = self._context(op.origin)
+            async with lock:
+                found.sources = await trio.to_thread.run_sync(_choose_all, tree, op)
+                return await trio.to_thread.run_sync(lambda: digest_of(found.sources, mode, owners=False))
+        stack = await self.stack_of(op.origin)
+        memo = Key(
+            "choose", tree=chain_of(stack), sources=op.sources, exclude=op.exclude, parents=op.parents, mode=op.chmod
+        )
+        known = self.cache.memo(memo)
+        if known is None:
+            async with self.looking(stack) as tree:
+                tree.name = str(op.origin)
+                chosen = await trio.to_thread.run_sync(_choose_all, tree, op)
+                known = digest_of(chosen, mode, owners=not op.chown)
+            self.cache.remember(memo, known)
+        return known
+
+    def _context(self, origin: Origin) -> tuple[Tree, trio.Lock]:
+        found = self._contexts.get(origin.name if origin.kind == "named" else "")
+        if found is None:
+            raise NotFound("there is no build context", hint="give a directory: scow build -f FILE DIRECTORY")
+        return found
+
+    async def stack_of(self, origin: Origin) -> Stack:
+        """The layers of a stage, an image, nothing, or a context made into one layer."""
+        if origin.kind == "stage":
+            return self._solved[origin.stage].stack
+        if origin.kind == "image":
+            return (await self.base(origin.name)).stack
+        if origin.kind == "scratch":
+            return ()
+        return (await self._context_layer(origin),)
+
+    async def _context_layer(self, origin: Origin) -> Layer:
+        """A context as a layer: what a bind mount of it shows, without what it leaves out."""
+        op = CopyOp(origin, (".",), "/")
+        async with AsyncExitStack() as stack:
+            copying = await self._prepare_copy(stack, op, ())
+            record = self.cache.find(copying.key)
+            if record is not None and await self.bench.again((), layer_of(record)):
+                return layer_of(record)
+            layer = await self._copy(op, (), copying)
+        self.cache.add(copying.key, "", Record(*_columns(layer), time.time()))
+        return layer
+
+    async def _fetch(self, url: str) -> _remote.Fetched:
+        return await trio.to_thread.run_sync(_remote.fetch, url, self.bench.state_dir, trio.from_thread.check_cancelled)
+
+    async def _copy(self, op: CopyOp, below: Stack, copying: Copying) -> Layer:
+        async with AsyncExitStack() as stack:
+            tree = None
+            if op.sources and op.origin.kind in ("context", "named"):
+                tree, lock = self._context(op.origin)
+                await stack.enter_async_context(lock)
+            elif op.sources:
+                tree = await stack.enter_async_context(self.looking(await self.stack_of(op.origin)))
+                tree.check = trio.from_thread.check_cancelled
+                copying.sources = await trio.to_thread.run_sync(_choose_all, tree, op)
+            if op.urls and op.checksum:
+                fetched = await self._fetch(op.urls[0])
+                stack.callback(os.close, fetched.fd)
+                if fetched.sha256 != _checksum(op.checksum):
+                    raise Corrupt(f"{op.urls[0]} has the checksum sha256:{fetched.sha256}, not {op.checksum}")
+                copying.fetched = [fetched]
+            under = await stack.enter_async_context(self.looking(() if op.link else below))
+            from_context = op.origin.kind in ("context", "named") or not op.sources
+            owner = owner_of(op.chown, under) if op.chown else (0, 0) if from_context else None
+
+            def write(writer: TarWriter) -> None:
+                _Writing(op, copying, tree, under, owner, self.epoch or 0).write(writer)
+
+            return await self.bench.layer(below, write, self.epoch)
+
+
+@dataclass(slots=True)
+class Copying:
+    """A COPY on its way: its key, and what was found out for it."""
+
+    mode: Mode | None
+    fetched: list[_remote.Fetched]
+    key: Key
+    sources: tuple[Source, ...] = ()
+
+    def digests(self) -> dict[str, str]:
+        """Each file's digest, for `explain`; none where there are too many to keep."""
+        if sum(len(source.files) for source in self.sources) > _EXPLAINED:
+            return {}
+        return {
+            each.node.path: hashlib.sha256(f"{each.digest} {each.node.status.st_mode:o}".encode()).hexdigest()[:12]
+            for source in self.sources
+            for each in source.files
+        }
+
+
+class _Writing:
+    """Writes one COPY's layer, in a worker thread."""
+
+    def __init__(
+        self, op: CopyOp, copying: Copying, tree: Tree | None, below: Tree, owner: tuple[int, int] | None, mtime: int
+    ) -> None:
+        self._op = op
+        self._copying = copying
+        self._tree = tree
+        self._below = below
+        self._owner = owner
+        newest = [each.node.status.st_mtime for source in copying.sources for each in source.files[:1]]
+        self._mtime = mtime or int(max(newest, default=0))
+
+    def write(self, writer: TarWriter) -> None:
+        op = self._op
+        layout = Layout(writer, self._below, owner=self._owner, mode=self._copying.mode, mtime=self._mtime)
+        if len(self._copying.sources) > 1 and not op.target.endswith("/") and not op.parents:
+            raise Invalid("with more than one source file, the destination must be a directory and end with a /")
+        for source in self._copying.sources:
+            assert self._tree is not None
+            if op.add and op.unpack is not False and self._is_archive(source):
+                _archive.unpack(self._tree.content(source.files[0].node), self._archive_layout(writer), op.target)
+            else:
+                layout.copy(self._tree, source, op.target, parents=op.parents)
+        for file in op.files:
+            layout.file(file.name, file.content, op.target, 0o644, self._mtime)
+        for fetched in self._copying.fetched:
+            if op.unpack:
+                _archive.unpack(fetched.pieces(), self._archive_layout(writer), op.target)
+            else:
+                self._put_fetched(layout, fetched)
+
+    def _archive_layout(self, writer: TarWriter) -> Layout:
+        """An archive's own owners count, unless --chown says otherwise."""
+        owner = self._owner if self._op.chown else None
+        return Layout(writer, self._below, owner=owner, mode=self._copying.mode, mtime=self._mtime)
+
+    def _is_archive(self, source: Source) -> bool:
+        if source.is_directory or len(source.files) != 1 or not source.files[0].node.is_regular:
+            return False
+        assert self._tree is not None
+        return _archive.is_archive(self._tree.content(source.files[0].node))
+
+    def _put_fetched(self, layout: Layout, fetched: _remote.Fetched) -> None:
+        if self._op.target.endswith("/") and not fetched.name:
+            raise Invalid(f"{fetched.url} has no file name", hint="write the name at the end of the destination")
+        layout.stream(fetched.name, fetched.pieces(), fetched.size, self._op.target, 0o600, fetched.mtime)
+
+
+def _places(request: BuildRequest) -> Iterator[tuple[str, Path, bytes]]:
+    """The contexts that are directories, with their ignore files' content."""
+    if request.context is not None:
+        yield "", request.context, request.ignore
+    for name, place in request.contexts.items():
+        if not place.startswith("docker-image://"):
+            ignore = Path(place, ".dockerignore")
+            yield name, Path(place), ignore.read_bytes() if ignore.is_file() else b""
+
+
+def _index_name(path: Path) -> str:
+    return hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:32]
+
+
+def _choose_all(tree: Tree, op: CopyOp) -> tuple[Source, ...]:
+    return tuple(
+        source for pattern in op.sources for source in choose(tree, pattern, parents=op.parents, exclude=op.exclude)
+    )
+
+
+def _checksum(text: str) -> str:
+    try:
+        digest = Digest.parse(text)
+    except ScowError as error:
+        raise Invalid(f"invalid checksum {text!r}: {error.message}") from None
+    if digest.algorithm != "sha256":
+        raise Invalid(f"invalid checksum {text!r}: only sha256 is supported")
+    return digest.hex
+
+
+def layer_of(record: Record) -> Layer:
+    """A layer as the cache has it."""
+    digest = Digest.parse(record.digest)
+    return Layer(Descriptor(record.media_type, digest, record.size), Digest.parse(record.layer))
+
+
+def _columns(layer: Layer) -> tuple[str, str, int, str]:
+    blob = layer.descriptor
+    return str(layer.diff_id), str(blob.digest), blob.size, blob.media_type
+
+
+def chain_of(stack: Stack) -> str:
+    """What a stack is, as a digest: the same layers, the same text; empty for none."""
+    return str(chain_ids(tuple(layer.diff_id for layer in stack))[-1]) if stack else ""
+
+
+def rfc3339(moment: float) -> str:
+    """Seconds since the epoch as JSON has it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(moment)))
+
+
+def _seconds(text: object) -> float:
+    from datetime import datetime
+
+    try:
+        return datetime.fromisoformat(str(text)).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def _placed(error: ScowError, step: PlannedStep) -> ScowError:
+    """An error with the file, the line and the line's text; once."""
+    if "\n" in error.message and " | " in error.message:
+        return error
+    place = step.said.at.place(0, len(step.said.at.keyword))
+    # The codes 126 and 127 are those of a container's command, not of a build.
+    kind = Conflict if isinstance(error, NoCommand | NotExecutable) else type(error)
+    return kind(located(place, error.message), hint=error.hint)
+
+
+__all__ = ["Solved", "Solver", "chain_of", "rfc3339"]

@@ -1,0 +1,430 @@
+"""What a stage knows while its instructions are read one after the other: environment, arguments, configuration.
+
+Pure: base configuration in, configuration and steps out. An instruction sees the values from before it.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from scow.api import Invalid, Unsupported
+from scow_plugins.builder._expand import Expander, ExpandError
+from scow_plugins.builder._instructions import (
+    Arg,
+    Cmd,
+    CommandLine,
+    Copy,
+    Entrypoint,
+    Env,
+    Expose,
+    From,
+    Healthcheck,
+    Instruction,
+    Label,
+    Maintainer,
+    OnBuild,
+    Run,
+    RunMount,
+    Shell,
+    StopSignal,
+    User,
+    Volume,
+    Workdir,
+)
+from scow_plugins.builder._parse import heredoc_alone
+from scow_plugins.builder._source import Place, located, wrong
+from scow_plugins.builder._stages import PROXIES, Globals
+from scow_plugins.builder._steps import CopyOp, File, MountOp, Op, Origin, PlannedStep, RunOp, WorkdirOp
+
+_SHELL: Final = ("/bin/sh", "-c")
+PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_PORTS: Final = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/([A-Za-z]+))?")
+_SIGNAL: Final = re.compile(r"(?:SIG)?[A-Z][A-Z0-9]*(?:[+-][0-9]+)?|[0-9]+", re.IGNORECASE)
+_URL: Final = re.compile(r"https?://", re.IGNORECASE)
+_GIT: Final = re.compile(r"git://|git@[^:]+:|ssh://|https?://[^?#]+\.git(?:[#?]|$)", re.IGNORECASE)
+_UNITS: Final = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+#: Says what a name after `--from` means.
+Resolve = Callable[[str, Instruction], Origin]
+
+
+class StageState:
+    """One stage's values. `read` takes an instruction and gives the step that it is."""
+
+    def __init__(self, scope: Globals, escape: str, resolve: Resolve, network: str = "default") -> None:
+        self._scope = scope
+        self._escape = escape
+        self._resolve = resolve
+        self._network = network
+        self.config: dict[str, Any] = {}
+        self.author = ""
+        self.env: dict[str, str] = {}
+        self.args: dict[str, str | None] = {}
+        self._cmd_set = False
+        #: Variables that were used without a value: (name, place).
+        self.missing: list[tuple[str, Place]] = []
+
+    def begin(self, config: Mapping[str, Any], *, inherited: StageState | None = None) -> None:
+        """Take over what a base image or another stage says."""
+        self.config = {key: value for key, value in config.items() if value not in (None, "")}
+        self.env = dict(entry.partition("=")[::2] for entry in self.config.get("Env") or ())
+        if inherited is not None:
+            self.args = dict(inherited.args)
+            self.author = inherited.author
+        if "PATH" not in self.env:
+            self._set_env("PATH", PATH)
+
+    def triggers(self) -> list[str]:
+        """The base's ONBUILD triggers, which this stage runs and doesn't keep."""
+        return list(self.config.pop("OnBuild", None) or ())
+
+    @property
+    def shell(self) -> tuple[str, ...]:
+        return tuple(self.config.get("Shell") or _SHELL)
+
+    @property
+    def workdir(self) -> str:
+        return str(self.config.get("WorkingDir") or "/")
+
+    def read(self, said: Instruction) -> PlannedStep:
+        """Understand one instruction in this state. Raises Invalid, Unsupported."""
+        reader = getattr(self, f"_{type(said).__name__.lower()}")
+        created_by, op = reader(said)
+        return PlannedStep(said, title_of(said), created_by, op)
+
+    # What variables are worth.
+
+    def values(self) -> dict[str, str]:
+        """What `$name` means now: ENV counts more than ARG."""
+        return {name: value for name, value in self.args.items() if value is not None} | self.env
+
+    def _expander(self) -> Expander:
+        return Expander(self.values(), self._escape)
+
+    def _word(self, said: Instruction, text: str, expander: Expander | None = None) -> str:
+        expander = expander or self._expander()
+        try:
+            found = expander.word(text)
+        except ExpandError as error:
+            raise wrong(said.at.find(text), f"failed to process {text!r}: {error.message}") from None
+        self.missing += [(name, said.at.find(text)) for name in expander.missing]
+        return found
+
+    # Instructions that change the configuration only.
+
+    def _from(self, said: From) -> tuple[str, Op | None]:
+        raise wrong(said.at.place(), "FROM can't stand here")
+
+    def _arg(self, said: Arg) -> tuple[str, Op | None]:
+        shown = []
+        for name, default in said.values:
+            value = self._argument(said, self._word(said, name), default)
+            self.args[self._word(said, name)] = value
+            shown.append(name if value is None else f"{name}={value}")
+        return "ARG " + " ".join(shown), None
+
+    def _argument(self, said: Instruction, name: str, default: str | None) -> str | None:
+        if name in self._scope.given:
+            return self._scope.given[name]
+        if default is not None:
+            return self._word(said, default)
+        return self._scope.values.get(name)
+
+    def _env(self, said: Env) -> tuple[str, Op | None]:
+        values = self._pairs(said)
+        for name, value in values:
+            self._set_env(name, value)
+        return "ENV " + " ".join(f"{name}={value}" for name, value in values), None
+
+    def _set_env(self, name: str, value: str) -> None:
+        self.env[name] = value
+        self.config["Env"] = [f"{key}={each}" for key, each in self.env.items()]
+
+    def _pairs(self, said: Env | Label) -> list[tuple[str, str]]:
+        """All of them see the values from before the instruction."""
+        before = self.values()
+        return [
+            (
+                self._word(said, name, Expander(before, self._escape)),
+                self._word(said, value, Expander(before, self._escape)),
+            )
+            for name, value in said.values
+        ]
+
+    def _label(self, said: Label) -> tuple[str, Op | None]:
+        values = self._pairs(said)
+        self.config["Labels"] = {**(self.config.get("Labels") or {}), **dict(values)}
+        return "LABEL " + " ".join(f"{name}={value}" for name, value in values), None
+
+    def _maintainer(self, said: Maintainer) -> tuple[str, Op | None]:
+        self.author = said.name
+        return f"MAINTAINER {said.name}", None
+
+    def _user(self, said: User) -> tuple[str, Op | None]:
+        user = self._word(said, said.user)
+        if not user:
+            raise wrong(said.at.place_of_rest, f"USER {said.user} is empty")
+        self.config["User"] = user
+        return f"USER {user}", None
+
+    def _volume(self, said: Volume) -> tuple[str, Op | None]:
+        paths = [self._word(said, path) for path in said.paths]
+        if not all(paths):
+            raise wrong(said.at.place_of_rest, "VOLUME specified can not be an empty string")
+        self.config["Volumes"] = {**(self.config.get("Volumes") or {}), **{path: {} for path in paths}}
+        return f"VOLUME [{' '.join(paths)}]", None
+
+    def _expose(self, said: Expose) -> tuple[str, Op | None]:
+        ports: list[str] = []
+        for text in said.ports:
+            expander = self._expander()
+            try:
+                words = expander.words(text)
+            except ExpandError as error:
+                raise wrong(said.at.find(text), error.message) from None
+            self.missing += [(name, said.at.find(text)) for name in expander.missing]
+            for word in words:
+                ports += exposed_ports(word, said.at.find(text))
+        self.config["ExposedPorts"] = {**(self.config.get("ExposedPorts") or {}), **{port: {} for port in ports}}
+        return f"EXPOSE [{' '.join(sorted(ports))}]", None
+
+    def _stopsignal(self, said: StopSignal) -> tuple[str, Op | None]:
+        signal = self._word(said, said.signal)
+        if not _SIGNAL.fullmatch(signal):
+            raise wrong(said.at.place_of_rest, f"{signal!r} is no signal")
+        self.config["StopSignal"] = signal
+        return f"STOPSIGNAL {signal}", None
+
+    def _shell(self, said: Shell) -> tuple[str, Op | None]:
+        self.config["Shell"] = list(said.words)
+        return f"SHELL [{' '.join(said.words)}]", None
+
+    def _words(self, command: CommandLine) -> list[str]:
+        return [*self.shell, *command.words] if command.shell else list(command.words)
+
+    def _cmd(self, said: Cmd) -> tuple[str, Op | None]:
+        self.config["Cmd"] = self._words(said.command)
+        self._cmd_set = True
+        return f"CMD {quoted(self.config['Cmd'])}", None
+
+    def _entrypoint(self, said: Entrypoint) -> tuple[str, Op | None]:
+        self.config["Entrypoint"] = self._words(said.command)
+        if not self._cmd_set:
+            # What the base's own entrypoint was given means nothing to another one.
+            self.config.pop("Cmd", None)
+        return f"ENTRYPOINT {quoted(self.config['Entrypoint'])}", None
+
+    def _healthcheck(self, said: Healthcheck) -> tuple[str, Op | None]:
+        health: dict[str, Any] = {"Test": ["NONE"]}
+        if said.command is not None:
+            health["Test"] = ["CMD-SHELL" if said.command.shell else "CMD", *said.command.words]
+        times = {
+            "Interval": said.interval,
+            "Timeout": said.timeout,
+            "StartPeriod": said.start_period,
+            "StartInterval": said.start_interval,
+            "Retries": said.retries,
+        }
+        health |= {name: value for name, value in times.items() if value}
+        self.config["Healthcheck"] = health
+        shown = " ".join(json.dumps(f"{(said_ or 0) / 10**9:g}s") for said_ in list(times.values())[:4])
+        return f"HEALTHCHECK &{{{quoted(health['Test'])} {shown} '\\x{said.retries or 0:02x}'}}", None
+
+    def _onbuild(self, said: OnBuild) -> tuple[str, Op | None]:
+        self.config["OnBuild"] = [*(self.config.get("OnBuild") or ()), said.text]
+        return f"ONBUILD {said.text}", None
+
+    # Instructions that change files.
+
+    def _workdir(self, said: Workdir) -> tuple[str, Op | None]:
+        path = self._word(said, said.path)
+        if not path:
+            raise wrong(said.at.place_of_rest, f"WORKDIR {said.path} is empty")
+        path = self.absolute(path)
+        self.config["WorkingDir"] = path
+        return f"WORKDIR {path}", WorkdirOp(path)
+
+    def absolute(self, path: str) -> str:
+        """A path inside the image, without `.` and `..`."""
+        return "/" + posixpath.normpath(posixpath.join(self.workdir, path)).lstrip("/")
+
+    def _run(self, said: Run) -> tuple[str, Op | None]:
+        args, files = self._command(said)
+        shown = {name: value for name, value in self.args.items() if value is not None and name not in self.env}
+        env = {**shown, **self.env}
+        given = {name: value for name, value in self._scope.given.items() if name in PROXIES and name not in env}
+        op = RunOp(
+            tuple(args),
+            tuple(f"{name}={value}" for name, value in env.items()),
+            self.workdir,
+            str(self.config.get("User") or ""),
+            tuple(self._mount(said, mount) for mount in said.mounts),
+            said.network if said.network != "default" else self._network,
+            said.security,
+            files,
+            tuple(f"{name}={value}" for name, value in given.items()),
+        )
+        text = " ".join(args)
+        if shown:
+            text = f"|{len(shown)} " + " ".join(f"{name}={value}" for name, value in sorted(shown.items())) + f" {text}"
+        return f"RUN {text} # buildkit", op
+
+    def _command(self, said: Run) -> tuple[list[str], tuple[tuple[str, bytes], ...]]:
+        alone = heredoc_alone(said)
+        if alone is None:
+            if not said.heredocs:
+                if not said.command.words:
+                    raise wrong(said.at.place_of_rest, "RUN needs a command")
+                return self._words(said.command), ()
+            # The shell reads the documents itself.
+            full = said.command.words[0] + "".join(f"\n{each.raw}{each.name}" for each in said.heredocs)
+            return [*self.shell, full], ()
+        if alone.content.startswith("#!"):
+            path = f"/dev/pipes/{alone.name}"
+            return [path], ((path, alone.content.encode()),)
+        return [*self.shell, alone.content], ()
+
+    def _mount(self, said: Run, mount: RunMount) -> MountOp:
+        place = said.at.find("--mount", 0)
+        values = {key: value if key == "from" else self._word(said, value) for key, value in mount.values}
+        if mount.kind == "ssh":
+            raise Unsupported(located(place, "RUN --mount=type=ssh is not supported yet"), hint="use a secret")
+        if mount.kind == "cache" and "from" in values:
+            raise Unsupported(located(place, "a cache mount with from= is not supported yet"))
+        name = values.get("from", "")
+        if "$" in name:
+            raise wrong(place, "from= doesn't take variables", hint="define a stage with FROM … AS name instead")
+        identity = values.get("id", "")
+        target = values.get("target", "")
+        if mount.kind == "secret":
+            identity = identity or posixpath.basename(target)
+            if not target and not values.get("env"):
+                target = f"/run/secrets/{identity}"
+        try:
+            return MountOp(
+                mount.kind,
+                self.absolute(target) if target else "",
+                values.get("source", ""),
+                self._resolve(name, said) if name else Origin("context"),
+                (mount.kind == "bind" and not _truth(values.get("rw"))) or _truth(values.get("ro")),
+                identity or (self.absolute(target) if mount.kind == "cache" else ""),
+                values.get("sharing", "shared"),
+                int(values["mode"], 8) if "mode" in values else None,
+                int(values.get("uid", "0")),
+                int(values.get("gid", "0")),
+                _size(values["size"]) if "size" in values else None,
+                values.get("env", ""),
+                _truth(values.get("required")),
+            )
+        except ValueError as error:
+            raise wrong(place, f"a value of the mount is wrong: {error}") from None
+
+    def _copy(self, said: Copy) -> tuple[str, Op | None]:
+        before = self.values()
+
+        def word(text: str) -> str:
+            return self._word(said, text, Expander(before, self._escape))
+
+        sources = [word(text) for text in said.sources]
+        target = word(said.target)
+        files = tuple(self._file(said, number) for number in range(len(said.heredocs)))
+        if not target or not all(sources):
+            raise wrong(said.at.place_of_rest, f"{said.at.name} has an empty source or destination")
+        place = said.at.place_of_rest
+        urls = tuple(text for text in sources if said.add and (_URL.match(text) or _GIT.match(text)))
+        for text in urls:
+            if _GIT.match(text):
+                raise Unsupported(located(said.at.find(text), "ADD of a git repository is not supported yet"))
+        if said.add and said.keep_git_dir:
+            raise Unsupported(located(place, "ADD --keep-git-dir is not supported yet"))
+        if said.checksum and (len(sources) != 1 or not urls):
+            raise wrong(place, "--checksum needs exactly one source, which is a URL")
+        if len(sources) + len(files) > 1 and not target.endswith("/"):
+            raise wrong(
+                said.at.find(said.target),
+                f"when using {said.at.name} with more than one source file, the destination must be a directory "
+                "and end with a /",
+            )
+        origin = self._resolve(said.stage, said) if said.stage else Origin("context")
+        op = CopyOp(
+            origin,
+            tuple(text for text in sources if text not in urls),
+            self.absolute(target) + ("/" if target.endswith("/") or target in (".", "./") else ""),
+            said.add,
+            files,
+            urls,
+            word(said.chown),
+            word(said.chmod),
+            said.link,
+            said.parents,
+            tuple(word(text) for text in said.exclude),
+            word(said.checksum),
+            said.unpack,
+        )
+        flags = "".join(
+            f"--{name}={value} "
+            for name, value in (("chown", op.chown), ("chmod", op.chmod), ("from", said.stage))
+            if value and name != "from"
+        )
+        parents = "--parents " if op.parents else ""
+        shown = [*sources, *(f"<<{file.name}" for file in files)]
+        return f"{said.at.name} {parents}{flags}{' '.join(shown)} {target} # buildkit", op
+
+    def _file(self, said: Copy, number: int) -> File:
+        heredoc = said.heredocs[number]
+        content = heredoc.content
+        if heredoc.expand:
+            try:
+                content = self._expander().content(content)
+            except ExpandError as error:
+                place = Place(said.at.source, heredoc.line + content[: error.at].count("\n"))
+                raise wrong(place, error.message) from None
+        return File(heredoc.name, content.encode())
+
+
+def title_of(said: Instruction) -> str:
+    """An instruction as progress shows it: one line."""
+    text = " ".join(said.at.text.split())
+    return text if len(text) <= 160 else text[:159] + "…"
+
+
+def quoted(words: list[str]) -> str:
+    """Go's %q of a list."""
+    return "[" + " ".join(json.dumps(word, ensure_ascii=False) for word in words) + "]"
+
+
+def exposed_ports(text: str, place: Place) -> list[str]:
+    """`80`, `80/udp`, `8000-8010`: each port with its protocol. Raises Invalid."""
+    # `ip:host:container` names a host's port, too, which an image can't have: only the last part counts.
+    match = _PORTS.fullmatch(text.rpartition(":")[2])
+    if match is None:
+        raise wrong(place, f"invalid containerPort: {text}", hint="EXPOSE takes ports of the container: 80, 53/udp")
+    first, last = int(match[1]), int(match[2] or match[1])
+    protocol = (match[3] or "tcp").lower()
+    if protocol not in ("tcp", "udp", "sctp"):
+        raise wrong(place, f"invalid proto: {protocol}")
+    if not first <= last <= 65535:
+        raise wrong(place, f"invalid range of ports: {text}")
+    return [f"{port}/{protocol}" for port in range(first, last + 1)]
+
+
+def _truth(text: str | None) -> bool:
+    if text is None or text.lower() in ("false", "0"):
+        return False
+    if text.lower() in ("true", "1", ""):
+        return True
+    raise ValueError(f"{text!r} is neither true nor false")
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch(r"([0-9]+)([bkmg]?)b?", text.lower())
+    if match is None:
+        raise ValueError(f"{text!r} is no size")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+__all__ = ["PATH", "Invalid", "StageState", "exposed_ports", "quoted", "title_of"]

@@ -1,0 +1,305 @@
+"""`scow build`: make an image of a Dockerfile."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from scow_plugins.cli._cli import Cli
+from scow_plugins.cli._flags import Args, Command, Flag, UsageError
+
+if TYPE_CHECKING:
+    from scow.engine.builders import BuildRequest, BuildResult, Finding
+
+COMMAND = Command(
+    "[OPTIONS] PATH | -",
+    (
+        Flag("file", "Name of the Dockerfile (default: PATH/Dockerfile; - is standard input)", "string", short="f"),
+        Flag("tag", "Name of the image, name:tag", "list", short="t"),
+        Flag("target", "The stage to build", "string"),
+        Flag("build-arg", "Set a variable of the build, NAME=value", "list"),
+        Flag("build-context", "Another context, name=directory or name=docker-image://image", "list"),
+        Flag("label", "Set metadata of the image", "list"),
+        Flag("secret", "A secret for the build, id=name[,src=file|,env=variable]", "list"),
+        Flag("network", "Network of RUN: default, none or host", "string", default="default"),
+        Flag("add-host", "Add a line to /etc/hosts of RUN, name:address", "list"),
+        Flag("platform", "Platform of the image", "string"),
+        Flag("shm-size", "Size of /dev/shm in RUN", "bytes"),
+        Flag("no-cache", "Do every step again"),
+        Flag("no-cache-filter", "Do every step of these stages again", "list"),
+        Flag("pull", "Look for newer base images"),
+        Flag("progress", "auto, plain, tty, rawjson or quiet", "string", default="auto"),
+        Flag("quiet", "Print the image's ID only", short="q"),
+        Flag("iidfile", "Write the image's ID to a file", "string"),
+        Flag("check", "Check the Dockerfile, build nothing"),
+        Flag("print", "Print the plan, build nothing: plan", "string"),
+        Flag("explain", "Say of each step that isn't from the cache what has changed"),
+        Flag("metadata-file", "Write digests of the image to a file, as JSON", "string"),
+        Flag("load", "The image is kept here (it always is)"),
+        Flag("push", "Send the image to the registries that its names say"),
+        Flag("storage", "Build with this mount plugin", "string"),
+        Flag("runtime", "Run steps with this exec plugin", "string"),
+    ),
+    least=1,
+    most=1,
+    refused={
+        "--annotation": "labels say the same, in the image's configuration",
+        "--cache-from": "the cache is this engine's own for now",
+        "--cache-to": "the cache is this engine's own for now",
+        "--cgroup-parent": "steps get control groups of their own",
+        "--output": "build, then `scow save` or `scow export`",
+        "-o": "build, then `scow save` or `scow export`",
+        "--ssh": "give a key as a --secret",
+        "--ulimit": "",
+        "--sbom": "",
+        "--provenance": "",
+        "--attest": "",
+        "--allow": "a build step never gets more rights than a container",
+        "--squash": "a multi-stage build keeps only what is copied",
+        "--compress": "the context isn't sent anywhere",
+        "--rm": "nothing of a step stays anyway",
+        "--force-rm": "nothing of a step stays anyway",
+    },
+)
+_STYLES: Final = ("auto", "plain", "tty", "rawjson", "quiet")
+#: A tar archive's magic lies here (pax(1)).
+_MAGIC_AT: Final = 257
+
+
+async def main(cli: Cli, args: Args) -> int:
+    """Prints the image's ID."""
+    import trio
+
+    from scow.engine.builders import find_builder
+    from scow_plugins.cli._buildview import viewing
+
+    style = "quiet" if args.on("quiet") else args.text("progress") or "auto"
+    if style not in _STYLES:
+        raise UsageError(f'invalid argument "{style}" for "--progress" flag: write {", ".join(_STYLES)}')
+    if args.text("print") not in (None, "plan"):
+        raise UsageError(f'invalid argument "{args.text("print")}" for "--print" flag: write plan')
+    if args.on("push") and not args.all("tag"):
+        raise UsageError("--push needs a name: -t name")
+    request = await trio.to_thread.run_sync(build_request, cli, args)
+    builder = find_builder()
+    async with (
+        cli.engine() as engine,
+        engine.workbench(storage=args.text("storage"), runtime=args.text("runtime")) as bench,
+    ):
+        if args.on("check"):
+            return _checked(cli, builder.check(bench, request), request)
+        if args.text("print"):
+            import json
+
+            cli.out(json.dumps(await builder.plan(bench, request), indent=2))
+            return 0
+        async with viewing(cli, style, explain=args.on("explain")) as show:
+            result = await builder.build(bench, request, show)
+        if args.on("push"):
+            for name in args.all("tag"):
+                pushed = await engine.push(name)
+                if style != "quiet":
+                    cli.err(f"pushed {name}: {pushed.digest}")
+    _report(cli, args, style, result)
+    return 0
+
+
+def _report(cli: Cli, args: Args, style: str, result: BuildResult) -> None:
+    if style in ("auto", "plain", "tty"):
+        if result.warnings:
+            many = len(result.warnings)
+            cli.err(f"{many} warning{'s' if many != 1 else ''} found (use --check to see them)")
+        for name in args.all("tag"):
+            cli.err(f"named {name}")
+    if path := args.text("iidfile"):
+        _write(path, str(result.image.id))
+    if path := args.text("metadata-file"):
+        import json
+
+        data = {
+            "containerimage.config.digest": str(result.image.id),
+            "containerimage.digest": str(result.image.manifest_digest),
+            "image.name": ",".join(args.all("tag")),
+        }
+        _write(path, json.dumps(data, indent=2) + "\n")
+    cli.out(str(result.image.id))
+
+
+def _write(path: str, text: str) -> None:
+    from scow.api import Invalid
+
+    try:
+        Path(path).write_text(text)
+    except OSError as error:
+        raise Invalid(f"{path} can't be written: {error.strerror}") from None
+
+
+def _checked(cli: Cli, findings: tuple[Finding, ...], request: BuildRequest) -> int:
+    for finding in findings:
+        cli.out(f"WARNING: {finding.rule} - {finding.url}")
+        cli.out(finding.message)
+        cli.out(f"{request.file_name}:{finding.line}")
+        cli.out(f"{finding.shown}\n")
+    if not findings:
+        cli.out("Check complete, no warnings found.")
+        return 0
+    many = len(findings)
+    cli.out(f"Check complete, {many} warning{'s have' if many != 1 else ' has'} been found!")
+    return 1
+
+
+def build_request(cli: Cli, args: Args) -> BuildRequest:
+    """What the flags say, with the files read that they name. Raises UsageError, Invalid, NotFound."""
+    from scow.api import Platform
+    from scow.engine.builders import BuildRequest
+
+    (place,) = args.words
+    data, name, context = _file(cli, args, place)
+    build_args = _pairs(cli, args, "build-arg", environment=True)
+    if "SOURCE_DATE_EPOCH" in cli.environ:
+        build_args.setdefault("SOURCE_DATE_EPOCH", cli.environ["SOURCE_DATE_EPOCH"])
+    network = args.text("network") or "default"
+    if network not in ("default", "none", "host", "bridge"):
+        raise UsageError(f'invalid argument "{network}" for "--network" flag: write default, none or host')
+    return BuildRequest(
+        file=data,
+        file_name=name,
+        context=context,
+        ignore=_ignore(args, context),
+        names=args.all("tag"),
+        target=args.text("target") or "",
+        build_args=build_args,
+        contexts=_contexts(args),
+        platform=Platform.parse(args.text("platform") or "") if args.text("platform") else Platform.host(),
+        no_cache=args.on("no-cache"),
+        no_cache_filter=tuple(name for each in args.all("no-cache-filter") for name in each.lower().split(",") if name),
+        pull=args.on("pull"),
+        network="default" if network == "bridge" else network,
+        secrets=_secrets(cli, args),
+        labels=_pairs(cli, args, "label", environment=False),
+        extra_hosts=_hosts(args),
+        shm_size=args.number("shm-size"),
+    )
+
+
+def _file(cli: Cli, args: Args, place: str) -> tuple[bytes, str, Path | None]:
+    """The Dockerfile's bytes, what to call it, and the context's directory."""
+    from scow.api import NotFound, Unsupported
+
+    given = args.text("file")
+    if place == "-":
+        if given:
+            raise Unsupported("a context on standard input is not supported yet", hint="unpack it into a directory")
+        data = _read_all(cli.stdin)
+        if data[_MAGIC_AT : _MAGIC_AT + 5] == b"ustar" or data[:2] == b"\x1f\x8b":
+            raise Unsupported("a context on standard input is not supported yet", hint="unpack it into a directory")
+        return data, "Dockerfile", None
+    if "://" in place or place.startswith(("git@", "github.com/")):
+        raise Unsupported(f"a remote context is not supported yet: {place}", hint="clone it, and give the directory")
+    context = Path(place)
+    if not context.is_dir():
+        what = "is not a directory" if context.exists() else "not found"
+        raise NotFound(f"unable to prepare context: path {place!r} {what}")
+    if given == "-":
+        return _read_all(cli.stdin), "Dockerfile", context
+    path = Path(given) if given else context / "Dockerfile"
+    if not given and not path.exists() and (context / "dockerfile").exists():
+        path = context / "dockerfile"
+    try:
+        return path.read_bytes(), given or path.name, context
+    except OSError as error:
+        hint = None if given else "name it with -f"
+        raise NotFound(f"failed to read dockerfile: {path}: {error.strerror}", hint=hint) from None
+
+
+def _read_all(descriptor: int) -> bytes:
+    pieces = []
+    while piece := os.read(descriptor, 1 << 16):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _ignore(args: Args, context: Path | None) -> bytes:
+    """`Dockerfile-name.dockerignore` beside the file, else the context's own."""
+    if context is None:
+        return b""
+    file = args.text("file")
+    own = Path(f"{file}.dockerignore") if file and file != "-" else context / "Dockerfile.dockerignore"
+    for path in (own, context / ".dockerignore"):
+        if path.is_file():
+            return path.read_bytes()
+    return b""
+
+
+def _pairs(cli: Cli, args: Args, flag: str, *, environment: bool) -> dict[str, str]:
+    found = {}
+    for text in args.all(flag):
+        name, equals, value = text.partition("=")
+        if not name:
+            raise UsageError(f'invalid argument "{text}" for "--{flag}" flag: it has no name')
+        if equals:
+            found[name] = value
+        elif not environment:
+            found[name] = ""
+        elif name in cli.environ:
+            # As docker: a name alone takes the value from the environment, and means nothing where there is none.
+            found[name] = cli.environ[name]
+    return found
+
+
+def _contexts(args: Args) -> dict[str, str]:
+    from scow.api import NotFound, Unsupported
+
+    found = {}
+    for text in args.all("build-context"):
+        name, equals, place = text.partition("=")
+        if not name or not equals or not place:
+            raise UsageError(f'invalid argument "{text}" for "--build-context" flag: write name=directory')
+        if not place.startswith("docker-image://"):
+            if "://" in place or place.startswith("git@"):
+                raise Unsupported(f"the context {name} is remote, which is not supported yet: {place}")
+            if not Path(place).is_dir():
+                raise NotFound(f"the context {name} is no directory: {place}")
+        found[name] = place
+    return found
+
+
+def _secrets(cli: Cli, args: Args) -> dict[str, bytes]:
+    from scow.api import NotFound
+
+    found = {}
+    for text in args.all("secret"):
+        values = dict(part.partition("=")[::2] for part in text.split(","))
+        source = values.get("src") or values.get("source")
+        variable = values.get("env")
+        identity = values.get("id", "")
+        if not identity or set(values) - {"id", "src", "source", "env", "type"}:
+            raise UsageError(f'invalid argument "{text}" for "--secret" flag: write id=name,src=file')
+        if values.get("type", "file") == "env" and not variable:
+            variable = source or identity
+            source = None
+        if source is None and variable is None:
+            source, variable = (None, identity) if identity in cli.environ else (identity, None)
+        if variable is not None:
+            if variable not in cli.environ:
+                raise NotFound(f"secret {identity}: there is no environment variable {variable}")
+            found[identity] = cli.environ[variable].encode(errors="surrogateescape")
+            continue
+        try:
+            found[identity] = Path(source or "").expanduser().read_bytes()
+        except OSError as error:
+            raise NotFound(f"secret {identity}: {source} can't be read: {error.strerror}") from None
+        if len(found[identity]) > 500 * 1024:
+            raise UsageError(f"secret {identity} is larger than 500 KiB")
+    return found
+
+
+def _hosts(args: Args) -> tuple[tuple[str, str], ...]:
+    found = []
+    for text in args.all("add-host"):
+        name, mark, address = text.partition("=" if "=" in text else ":")
+        if not name or not mark or not address:
+            raise UsageError(f'invalid argument "{text}" for "--add-host" flag: write name:address')
+        found.append((name, address.strip("[]")))
+    return tuple(found)

@@ -1,0 +1,44 @@
+"""From a transport's reference to a manifest. What was found is looked up again when a blob is fetched."""
+
+from __future__ import annotations
+
+import trio
+
+from scow.api import Digest, Located, Platform, Resolved, Source
+
+from . import _docker, _layout
+from ._files import Files, Span, open_files
+from ._place import Place, parse_place
+
+
+async def resolve_image(reference: Located, platform: Platform) -> Resolved:
+    """See the hook. Raises Invalid, NotFound, Denied, Unsupported, Corrupt."""
+    place = parse_place(reference)
+    chosen = await trio.to_thread.run_sync(_chosen, place, platform)
+    location = f"{reference.rest} for {platform}"
+    return Resolved(reference, chosen.manifest, Source(reference.transport, location), chosen.indexes)
+
+
+def _chosen(place: Place, platform: Platform) -> _layout.Chosen:
+    files = open_files(place.path, directory=place.transport == "oci")
+    if place.transport == "docker-archive":
+        item = _docker.select(_docker.items_of(files, place), place)
+        return _docker.image_of(files, item, place, platform).chosen
+    entry = _layout.select(_layout.entries_of(files, place), place, platform)
+    return _layout.descend(files, entry, place, platform)
+
+
+def find_blob(source: Source, digest: Digest) -> Span | None:
+    """Where a blob of a resolved image lies; None when it isn't there. Raises as `resolve_image`."""
+    rest, _, platform = source.location.rpartition(" for ")
+    place = parse_place(Located(source.plugin, rest))
+    files = open_files(place.path, directory=place.transport == "oci")
+    found = files.find(_layout.blob_name(digest))
+    if found is not None or place.transport != "docker-archive":
+        return found
+    return _docker_blob(files, place, Platform.parse(platform), digest)
+
+
+def _docker_blob(files: Files, place: Place, platform: Platform, digest: Digest) -> Span | None:
+    item = _docker.select(_docker.items_of(files, place), place)
+    return _docker.image_of(files, item, place, platform).blobs.get(digest)

@@ -1,0 +1,38 @@
+"""Every network plugin in this environment, ours or a stranger's, keeps the contract."""
+
+from __future__ import annotations
+
+import importlib
+import tomllib
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+from scow.api import PluginContext
+from scow.testing.networks import NETWORK_CHECKS, Check, NetworkMaker, run
+
+pytestmark = pytest.mark.root
+
+_PROJECT = Path(__file__).parents[2] / "pyproject.toml"
+
+
+def _points() -> dict[str, str]:
+    points = {point.name: point.value for point in entry_points(group="scow.network")}
+    if not points and _PROJECT.exists():
+        # Not installed: what this tree would register.
+        points = tomllib.loads(_PROJECT.read_text())["project"]["entry-points"]["scow.network"]
+    return points
+
+
+@pytest.mark.parametrize("check", NETWORK_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("point", sorted(_points().items()), ids=lambda point: point[0])
+def test_conformance(point: tuple[str, str], check: Check, tmp_path: Path) -> None:
+    name, target = point
+    module, _, factory = target.partition(":")
+    make = getattr(importlib.import_module(module), factory)
+    context = PluginContext(name, tmp_path / "state", tmp_path / "run", {}, instance="conf")
+    probe = getattr(make(context), "probe", lambda: None)()
+    if probe is not None:
+        pytest.skip(probe.reason)
+    run(check, NetworkMaker(name, lambda: make(context)))

@@ -1,0 +1,166 @@
+"""Registries that lie and images that attack: one clear message each, nothing kept, nothing touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from scow.testing.layers import archive, directory, file, hardlink, symlink
+from scow.testing.registry import Registry, serve
+
+from .conftest import Scow
+from .images import APPLETS, BUSYBOX
+
+
+@contextmanager
+def served(registry: Registry) -> Iterator[None]:
+    """Serve in a thread of its own: the commands are processes, and the test waits for them."""
+    ready, token = threading.Event(), []
+
+    async def main() -> None:
+        with trio.CancelScope() as scope:
+            token.append((trio.lowlevel.current_trio_token(), scope))
+            async with serve(registry):
+                ready.set()
+                await trio.sleep_forever()
+
+    thread = threading.Thread(target=trio.run, args=(main,))
+    thread.start()
+    try:
+        assert ready.wait(10)
+        yield
+    finally:
+        where, scope = token[0]
+        where.run_sync_soon(scope.cancel)
+        thread.join(10)
+
+
+def busybox() -> list[bytes]:
+    """Members of a layer with one static program and its names, as a tar."""
+    program = Path(BUSYBOX).read_bytes()
+    return [
+        archive(
+            directory("bin"),
+            file("bin/busybox", program, 0o755),
+            *(symlink(f"bin/{name}", "busybox") for name in APPLETS.split()),
+        )
+    ]
+
+
+@pytest.fixture
+def evil(scow: Scow) -> Iterator[tuple[Scow, Registry]]:
+    """A scow and a registry that serves what the test puts into it, as `evil/image`."""
+    registry = Registry()
+    with served(registry):
+        scow.config.write_text(f'[registries."docker.io"]\nmirrors = ["{registry.url}"]\n')
+        yield scow, registry
+
+
+def nothing_kept(scow: Scow) -> None:
+    """No image, no layer, nothing under construction."""
+    assert scow("images", "-q") == ""
+    assert not list((scow.root / "storage").glob("*/layers/*"))
+    assert not list((scow.root / "storage").glob("*/staging/*"))
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (lambda registry: setattr(registry.faults, "corrupt_blobs", True), "digest"),
+        (lambda registry: setattr(registry.faults, "truncate", 0), "127.0.0.1"),
+        (lambda registry: setattr(registry.faults, "claimed_digest", "sha256:" + "0" * 64), "digest"),
+    ],
+    ids=["lies about a blob", "cuts a layer short", "lies about the manifest"],
+)
+def test_registry(evil: tuple[Scow, Registry], fault: Callable[[Registry], None], says: str) -> None:
+    scow, registry = evil
+    registry.add_image("evil/image", "latest", layers=[{"a": os.urandom(5000)}])
+    fault(registry)
+    scow.fails("pull", "evil/image", code=1, says=says)
+    nothing_kept(scow)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        b"this is no tar at all " * 100,
+        archive(file("../../../../../../tmp/scow-climbed", b"x")),
+        archive(symlink("out", "/tmp"), file("out/../../../tmp/scow-climbed", b"x")),
+        archive(hardlink("shadow", "../../../../../../etc/shadow")),
+    ],
+    ids=["no tar", "climbs", "climbs through a link", "links to the host"],
+)
+def test_layers(evil: tuple[Scow, Registry], layer: bytes) -> None:
+    scow, registry = evil
+    registry.add_image("evil/image", "latest", layers=[layer])
+    errors = scow.fails("pull", "evil/image", code=1, says="layer")
+    assert "Traceback" not in errors
+    assert not Path("/tmp/scow-climbed").exists()
+    nothing_kept(scow)
+
+
+def test_image_whose_places_are_links_to_the_host(evil: tuple[Scow, Registry], tmp_path: Path) -> None:
+    """/dev, /tmp, /etc/hosts, the working directory and /etc/passwd lead out: they end inside the container."""
+    scow, registry = evil
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "passwd").write_text("evil:x:0:0::/:/bin/sh\n")
+    links = archive(
+        symlink("dev", str(victim)),
+        directory("etc"),
+        symlink("etc/hosts", str(victim / "hosts")),
+        symlink("etc/resolv.conf", "../../../../../../" + str(victim / "resolv")),
+        symlink("etc/passwd", str(victim / "passwd")),
+        symlink("work", str(victim)),
+    )
+    registry.add_image("evil/image", "latest", layers=[*busybox(), links], config={"Env": ["PATH=/bin"]})
+    before = {path: path.read_bytes() for path in victim.iterdir()}
+    done = scow.try_(
+        "run", "--rm", "-w", "/work/sub", "evil/image", "sh", "-c", "echo in; touch /work/sub/x; cat /etc/hosts"
+    )
+    assert done.returncode in (0, 125, 126), done.stderr.decode()
+    assert {path: path.read_bytes() for path in victim.iterdir()} == before
+    scow.fails("run", "--rm", "-u", "evil", "evil/image", "true", code=125, says="evil")
+
+
+def test_image_that_claims_the_hosts_root(evil: tuple[Scow, Registry]) -> None:
+    """The media type of `host:` layers means nothing when it comes from a registry."""
+    scow, registry = evil
+    registry.add_image("evil/image", "latest", layers=[{"a": b"x"}])
+    document = json.loads(registry.manifests["evil/image", "latest"][1])
+    document["layers"][0]["mediaType"] = "application/vnd.scow.host.rootfs.v1"
+    registry.add_manifest("evil/image", "latest", document["mediaType"], document)
+    scow.fails("pull", "evil/image", code=1, says="root directory")
+    nothing_kept(scow)
+
+
+def test_host_image_is_a_throw_away_copy(scow: Scow, tmp_path: Path) -> None:
+    marker = Path("/etc/scow-test-marker")
+    out = scow(
+        "run",
+        "--rm",
+        "host:",
+        "sh",
+        "-c",
+        f"touch {marker} && ls {marker} && cat /etc/hostname && ls {scow.root} | wc -l",
+    )
+    assert str(marker) in out
+    assert not marker.exists()
+    assert out.splitlines()[-1] == "0"  # the engine's own directories are hidden
+
+
+def test_machine_without_overlayfs(evil: tuple[Scow, Registry]) -> None:
+    """The next driver is picked by itself; asking for the missing one says why."""
+    scow, registry = evil
+    scow.config.write_text('plugin_block = ["overlay", "erofs"]\n' + scow.config.read_text())
+    registry.add_image("evil/image", "latest", layers=busybox(), config={"Env": ["PATH=/bin"]})
+    assert scow("run", "--rm", "evil/image", "echo", "native") == "native\n"
+    scow.fails("run", "--rm", "--storage", "overlay", "evil/image", "true", code=125, says="overlay")
+    scow.fails("run", "--rm", "host:", "true", code=125, says="host:")

@@ -1,0 +1,312 @@
+"""Which files a COPY means, and the layer that they make: on trees of a temporary directory."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from scow.api import Invalid, NotFound, ScowError
+from scow.api.layers import TarWriter
+from scow_plugins.builder import _archive
+from scow_plugins.builder._cache import Cache, Key, Record, differences
+from scow_plugins.builder._ignore import Ignore
+from scow_plugins.builder._layout import Layout, owner_of
+from scow_plugins.builder._modes import Mode
+from scow_plugins.builder._select import choose, digest_of
+from scow_plugins.builder._tree import Index, Tree
+
+Make = Callable[..., Tree]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Iterator[Make]:
+    """Trees of files: names that end with a slash are directories, values that begin with @ links."""
+    made: list[tuple[Tree, int]] = []
+
+    def make(files: dict[str, str], ignore: tuple[str, ...] = (), index: Index | None = None) -> Tree:
+        root = tmp_path / f"tree{len(made)}"
+        for name, content in files.items():
+            path = root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if name.endswith("/"):
+                path.mkdir(exist_ok=True)
+            elif content.startswith("@"):
+                path.symlink_to(content[1:])
+            else:
+                path.write_text(content)
+        root.mkdir(exist_ok=True)
+        fd = os.open(root, os.O_PATH | os.O_DIRECTORY)
+        found = Tree(fd, "the tree", ignore=Ignore(ignore) if ignore else None, index=index)
+        made.append((found, fd))
+        return found
+
+    yield make
+    for each, fd in made:
+        each.close()
+        os.close(fd)
+
+
+def names(tree: Tree, pattern: str, *, parents: bool = False, exclude: tuple[str, ...] = ()) -> list[str]:
+    return [each.name for source in choose(tree, pattern, parents=parents, exclude=exclude) for each in source.files]
+
+
+FILES = {"a": "1", "b.go": "2", "d/c.go": "3", "d/e/f.go": "4", "link": "@d", "out": "@/etc/passwd", "up": "@../../x"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("a", ["a"]),
+        ("./a", ["a"]),
+        ("/a", ["a"]),
+        ("d", ["", "c.go", "e", "e/f.go"]),
+        ("link", ["", "c.go", "e", "e/f.go"]),
+        ("link/c.go", ["c.go"]),
+        ("*.go", ["b.go"]),
+        ("**/*.go", ["b.go", "c.go", "f.go"]),
+        ("d/[a-d].go", ["c.go"]),
+        ("d/*", ["c.go", "", "f.go"]),
+        ("none*", []),
+        ("\\a", ["a"]),
+    ],
+)
+def test_patterns(tree: Make, pattern: str, found: list[str]) -> None:
+    assert names(tree(FILES), pattern) == found
+
+
+def test_parents_and_exclusions(tree: Make) -> None:
+    source = tree(FILES)
+    assert names(source, "d/e/f.go", parents=True) == ["d/e/f.go"]
+    assert names(source, "d/./e/f.go", parents=True) == ["e/f.go"]
+    assert names(source, "d", exclude=("**/f.go",)) == ["", "c.go", "e"]
+    assert names(source, "d", exclude=("e",)) == ["", "c.go"]
+    assert names(source, "d", exclude=("e", "!e/f.go")) == ["", "c.go", "e/f.go"]
+
+
+@pytest.mark.parametrize("pattern", ["out", "up", "none", "a/b", "link/none"])
+def test_what_is_not_there(tree: Make, pattern: str) -> None:
+    with pytest.raises(NotFound):
+        names(tree(FILES), pattern)
+
+
+@pytest.mark.parametrize("pattern", ["..", "../x", "d/../../x"])
+def test_ways_out(tree: Make, pattern: str) -> None:
+    with pytest.raises(Invalid, match="forbidden path outside the build context"):
+        names(tree(FILES), pattern)
+
+
+def test_ignored_files(tree: Make) -> None:
+    source = tree(FILES, ignore=("d", "!d/e", "a"))
+    assert names(source, ".") == ["", "b.go", "d", "d/e", "d/e/f.go", "link", "out", "up"]
+    with pytest.raises(NotFound, match=r"left out by \.dockerignore"):
+        names(source, "a")
+
+
+def test_digests_count_what_counts(tree: Make, tmp_path: Path) -> None:
+    source = tree({"x/a": "1", "x/b": "2"})
+
+    def digest(mode: str = "") -> str:
+        return digest_of(
+            choose(source, "x", parents=False, exclude=()), Mode.parse(mode) if mode else None, owners=False
+        )
+
+    first = digest()
+    path = tmp_path / "tree0" / "x" / "a"
+    os.utime(path, (1, 1))
+    assert digest() == first
+    path.chmod(0o600)
+    assert digest() != first
+    assert digest("644") == digest("644")
+    path.write_text("3")
+    assert digest() != first
+
+
+def test_the_index_remembers_what_is_not_fresh(tree: Make, tmp_path: Path) -> None:
+    store = tmp_path / "index"
+    source = tree({"a": "1"}, index=Index(store))
+    names(source, "a")
+    source.close()
+    assert not store.exists()  # it was written just now: its times may not tell the next change
+    index = Index(store)
+    index._began += 10_000_000_000
+    source = tree({}, index=index)
+    (tmp_path / "tree1" / "a").write_text("x")
+    node = source.find("a")
+    digest = source.known(node)
+    source.close()
+    assert Index(store).find(node) == (digest[0], False)
+    (tmp_path / "tree1" / "a").write_text("y")
+    assert Index(store).find(source.find("a")) is None
+    store.write_bytes(b"nonsense")
+    assert Index(store).find(node) is None
+
+
+def laid(source: Tree, below: Tree, pattern: str, target: str, **options: object) -> dict[str, tarfile.TarInfo]:
+    out = bytearray()
+    writer = TarWriter(out.extend)
+    parents = bool(options.pop("parents", False))
+    settings = {"owner": (0, 0), "mode": None, "mtime": 7, **options}
+    layout = Layout(writer, below, **settings)  # type: ignore[arg-type]
+    for each in choose(source, pattern, parents=parents, exclude=()):
+        layout.copy(source, each, target, parents=parents)
+    writer.end()
+    with tarfile.open(fileobj=io.BytesIO(bytes(out))) as tar:
+        return {member.name: member for member in tar.getmembers()}
+
+
+def test_where_files_go(tree: Make) -> None:
+    source = tree(FILES)
+    below = tree({"there/x": "", "to": "@there", "deep/": "", "dangling": "@new/place", "loop": "@loop"})
+    assert list(laid(source, below, "a", "/x")) == ["x"]
+    assert list(laid(source, below, "a", "/x/")) == ["x", "x/a"]
+    assert list(laid(source, below, "a", "/there")) == ["there", "there/a"]
+    assert list(laid(source, below, "a", "/to/")) == ["there", "there/a"]
+    assert list(laid(source, below, "a", "/to/../y")) == ["y"]
+    assert list(laid(source, below, "a", "/../../y")) == ["y"]
+    assert list(laid(source, below, "a", "/dangling")) == ["new", "new/place"]
+    assert list(laid(source, below, "d", "/deep")) == ["deep", "deep/c.go", "deep/e", "deep/e/f.go"]
+    assert list(laid(source, below, "d/e/f.go", "/z", parents=True)) == ["z", "z/d", "z/d/e", "z/d/e/f.go"]
+    with pytest.raises(Invalid, match="more than 40 links"):
+        laid(source, below, "a", "/loop/x")
+
+
+def test_owners_modes_and_times(tree: Make, tmp_path: Path) -> None:
+    source, below = tree(FILES), tree({"there/": ""})
+    (tmp_path / "tree1" / "there").chmod(0o1777)
+    os.utime(tmp_path / "tree0" / "d" / "c.go", (1000, 1000.5))
+    found = laid(source, below, "d", "/there/n", owner=(5, 6), mode=Mode.parse("u=rwX,go="))
+    assert (found["there"].mode, found["there"].uid) == (0o1777, os.getuid())
+    assert (found["there/n"].mode, found["there/n"].uid, found["there/n"].gid) == (0o700, 5, 6)
+    assert (found["there/n/c.go"].mode, found["there/n/c.go"].mtime) == (0o600, 1000)
+    assert laid(source, below, "a", "/new/x")["new"].mtime == 7
+
+
+@pytest.mark.parametrize(("pattern", "target"), [("d", "/file"), ("a", "/file/x"), ("a", "/dir/sub"), ("d", "/file/")])
+def test_things_in_the_way(tree: Make, pattern: str, target: str) -> None:
+    below = tree({"file": "", "dir/sub/a/": ""})
+    with pytest.raises(Invalid, match="cannot"):
+        laid(tree(FILES), below, pattern, target)
+
+
+def test_names_that_would_remove_something(tree: Make) -> None:
+    with pytest.raises(Invalid, match="mean that something is removed"):
+        names(tree({"x/.wh.passwd": ""}), "x")
+
+
+def test_owners_by_name(tree: Make) -> None:
+    below = tree({"etc/passwd": "www:x:33:34::/:\n", "etc/group": "extra:x:44:\n"})
+    assert owner_of("www", below) == (33, 34)
+    assert owner_of("www:extra", below) == (33, 44)
+    assert owner_of("7", below) == (7, 7)
+    assert owner_of("7:8", below) == (7, 8)
+    for wrong in ("none", "www:none", "99999999999"):
+        with pytest.raises(Invalid):
+            owner_of(wrong, below)
+
+
+@pytest.mark.parametrize(
+    ("text", "before", "after"),
+    [
+        ("755", 0o600, 0o755),
+        ("0644", 0o777, 0o644),
+        ("u+x", 0o644, 0o744),
+        ("go-rwx", 0o755, 0o700),
+        ("a=rX", 0o755, 0o555),
+        ("a=rX", 0o644, 0o444),
+        ("u=rwX,go=rX", 0o600, 0o644),
+        ("+x", 0o644, 0o755),
+        ("g=u", 0o640, 0o660),
+        ("u+s", 0o755, 0o4755),
+    ],
+)
+def test_modes(text: str, before: int, after: int) -> None:
+    assert Mode.parse(text).of(stat.S_IFREG | before) == after
+
+
+@pytest.mark.parametrize("text", ["9", "u", "u+y", "77777", "", "x=r"])
+def test_modes_that_are_none(text: str) -> None:
+    with pytest.raises(Invalid):
+        Mode.parse(text)
+
+
+@pytest.mark.parametrize("kind", ["", "gz", "bz2", "xz"])
+def test_archives(tree: Make, kind: str) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=f"w:{kind}") as tar:
+        member = tarfile.TarInfo("./d/f")
+        member.size, member.uid, member.mode = 3, 9, 0o604
+        tar.addfile(member, io.BytesIO(b"abc"))
+        link = tarfile.TarInfo("hard")
+        link.type, link.linkname = tarfile.LNKTYPE, "d/f"
+        tar.addfile(link)
+    data = buffer.getvalue()
+    assert _archive.is_archive(iter([data[:100], data[100:]]))
+    out = bytearray()
+    writer = TarWriter(out.extend)
+    _archive.unpack(iter([data]), Layout(writer, tree({}), owner=None, mode=None, mtime=0), "/to")
+    writer.end()
+    with tarfile.open(fileobj=io.BytesIO(bytes(out))) as tar:
+        assert tar.getnames() == ["to", "to/d", "to/d/f", "to/hard"]
+        assert (tar.getmember("to/d/f").uid, tar.getmember("to/d/f").mode) == (9, 0o604)
+        assert tar.getmember("to/hard").linkname == "to/d/f"
+        taken = tar.extractfile("to/d/f")
+        assert taken is not None
+        assert taken.read() == b"abc"
+
+
+@pytest.mark.parametrize("data", [b"", b"text", bytes(1024), b"\x1f\x8b broken", b"BZh9", b"\xfd7zXZ\0x", b"a" * 2000])
+def test_what_is_no_archive(data: bytes) -> None:
+    assert not _archive.is_archive(iter([data]))
+
+
+@pytest.mark.parametrize(("name", "link"), [("../x", ""), ("a/../../x", ""), ("x", "../../y")])
+def test_archives_that_lead_out(tree: Make, name: str, link: str) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        member = tarfile.TarInfo(name)
+        if link:
+            member.type, member.linkname = tarfile.LNKTYPE, link
+        tar.addfile(member)
+    with pytest.raises(ScowError, match="leads out"):
+        _archive.unpack(
+            iter([buffer.getvalue()]),
+            Layout(TarWriter(lambda _: None), tree({}), owner=None, mode=None, mtime=0),
+            "/to",
+        )
+
+
+def test_the_cache(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "build" / "cache.db")
+    key = Key("run", args=("a",), parent="p")
+    record = Record("sha256:1", "sha256:1", 5, "tar", time.time())
+    assert cache.find(key) is None
+    assert cache.explain(key, "slot") == "it was never built"
+    cache.add(key, "slot", record)
+    assert cache.find(Key("run", parent="p", args=("a",))) == record
+    assert cache.explain(Key("run", args=("b",), parent="p"), "slot") == "changed: the command"
+    cache.add(Key("copy", files="1"), "copy", record, {"a": "1", "b": "2"})
+    why = cache.explain(Key("copy", files="2"), "copy", {"a": "1", "b": "3", "c": "4"})
+    assert why == "changed: the copied files (b, c)"
+    cache.remember(Key("memo"), "v")
+    assert cache.memo(Key("memo")) == "v"
+    cache.close()
+    (tmp_path / "build" / "cache.db").write_bytes(b"no database at all" * 1000)
+    for suffix in ("-wal", "-shm"):
+        (tmp_path / "build" / f"cache.db{suffix}").unlink(missing_ok=True)
+    again = Cache(tmp_path / "build" / "cache.db")
+    assert again.find(key) is None
+    again.close()
+
+
+def test_differences() -> None:
+    assert differences({"a": "1", "env": "2"}, {"a": "1", "env": "3", "files": "x"}) == (
+        "changed: the environment, the copied files"
+    )
+    assert differences({"a": "1"}, {"a": "1"}) == "its layer is gone"

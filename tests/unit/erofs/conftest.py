@@ -1,0 +1,60 @@
+"""Images made without root: an archive in, a file out, looked over by fsck.erofs where it is installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scow.layers.erofs.apply import write_image
+from scow.layers.limits import Limits
+from scow.layers.lower import LowerTree
+from scow.model.digest import Digest
+from scow.testing.layers import BytesBlob
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """make(archive, lower=directory, limits=…) -> the image's path."""
+
+    def build(data: bytes, *, lower: Path | None = None, limits: Limits | None = None, name: str = "image") -> Path:
+        path = tmp_path / name
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        below = LowerTree.of(lower) if lower is not None else None
+        digest = Digest.of(data)
+        try:
+            write_image(
+                BytesBlob(data),
+                digest,
+                digest,
+                fd,
+                lower=below,
+                check=lambda: None,
+                limits=limits or Limits(),
+                eager=False,
+            )
+        finally:
+            os.close(fd)
+            if below is not None:
+                below.close()
+        fsck(path)
+        return path
+
+    return build
+
+
+def fsck(path: Path) -> None:
+    """Nothing, where the program isn't installed."""
+    program = shutil.which("fsck.erofs")
+    if program is None:
+        return
+    # --extract reads every file's content as well.
+    done = subprocess.run([program, "--extract", str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "<E>" not in done.stdout + done.stderr, done.stdout + done.stderr

@@ -1,0 +1,63 @@
+"""Decompression: what is broken is Corrupt, what is bounded stays so, the digest is of every byte."""
+
+from __future__ import annotations
+
+import gzip
+import io
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scow.errors import Corrupt
+from scow.layers.codecs import plain, sniff
+from scow.layers.stream import LayerStream
+from scow.model.digest import Digest
+
+
+def inflate(data: bytes) -> bytes:
+    return b"".join(plain(io.BytesIO(data)))
+
+
+@given(st.lists(st.binary(max_size=5000), min_size=1, max_size=4), st.sampled_from(["gzip", "zstd", "none"]))
+def test_members_and_frames_add_up(parts: list[bytes], codec: str) -> None:
+    pack = {"gzip": gzip.compress, "zstd": zstandard.ZstdCompressor().compress, "none": bytes}[codec]
+    if codec == "none" and sniff(b"".join(parts)) != "none":
+        return
+    assert inflate(b"".join(map(pack, parts))) == b"".join(parts)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        gzip.compress(b"x" * 9000)[:-1],
+        gzip.compress(b"x" * 9000)[:12],
+        gzip.compress(b"x" * 9000) + b"garbage",
+        gzip.compress(b"x")[:-8] + bytes(8),
+        zstandard.compress(b"x" * 9000) + b"garbage",
+        zstandard.compress(b"x" * 9000)[:6] + b"\xff" * 40,
+    ],
+)
+def test_broken_streams(data: bytes) -> None:
+    with pytest.raises(Corrupt):
+        inflate(data)
+
+
+@pytest.mark.parametrize("pack", [lambda data: gzip.compress(data, 9), zstandard.compress], ids=["gzip", "zstd"])
+def test_a_bomb_comes_in_small_chunks(pack) -> None:  # type: ignore[no-untyped-def]
+    chunks = [len(chunk) for chunk in plain(io.BytesIO(pack(bytes(50_000_000))))]
+    assert sum(chunks) == 50_000_000
+    assert max(chunks) <= 1 << 20
+
+
+def test_the_digest_is_of_every_byte() -> None:
+    data = b"some bytes" * 1000
+    with LayerStream(io.BytesIO(gzip.compress(data)), "sha256", lambda: None) as stream:
+        got = b""
+        while chunk := stream.chunk():
+            got += chunk
+        assert got == data
+        stream.verify(Digest.of(data))
+        with pytest.raises(Corrupt, match="diff ID"):
+            stream.verify(Digest.of(data[:-1]))
