@@ -44,6 +44,66 @@ async def test_a_killed_pull_goes_on(scow: Scow) -> None:
     assert [each.headers.get("range") for each in asked] == [f"bytes={came}-"]
 
 
+async def test_a_pull_in_parts_that_is_killed_goes_on(scow: Scow) -> None:
+    """Parts come side by side, but what is in the file is always the beginning of the layer."""
+    noise = os.urandom(20 << 20)
+    registry = Registry(Faults(trickle=0.02, trickle_bytes=128 * 1024))
+    image = registry.add_image("big", layers=[{"noise": noise}], compression="none")
+    (layer,) = image.layers
+    scow.config.write_text("[plugins.registry]\nsplit_from = 1000000\n")
+    async with serve(registry):
+        process = scow.start("pull", f"{registry.host}/big", stdout=subprocess.DEVNULL)
+        partial_file = scow.root / "content" / "ingest" / layer["digest"].replace(":", "-")
+        await _until(lambda: any("-" in part and not part.endswith("-") for part in ranges(registry)))
+        at = partial_file.stat().st_size
+        await _until(lambda: partial_file.stat().st_size >= at + (3 << 20))
+        process.send_signal(signal.SIGKILL)
+        await trio.to_thread.run_sync(process.wait)
+        came = partial_file.read_bytes()
+        assert registry.blobs[layer["digest"]].startswith(came)
+        assert len(came) < layer["size"]
+        registry.faults.trickle = 0
+        before = len(registry.requests)
+        await trio.to_thread.run_sync(partial(scow, "pull", "-q", f"{registry.host}/big"))
+        assert ranges(registry, before) == [f"bytes={len(came)}-"]
+        assert "all well" in await trio.to_thread.run_sync(partial(scow, "fsck"))
+
+
+async def test_a_layer_that_another_command_fetches_is_waited_for(scow: Scow) -> None:
+    registry = Registry(Faults(trickle=0.02, trickle_bytes=128 * 1024))
+    shared = {"noise": os.urandom(4 << 20)}
+    first = registry.add_image("one", layers=[shared, {"a": b"1"}], compression="none")
+    registry.add_image("two", layers=[shared, {"b": b"2"}], compression="none")
+    async with serve(registry):
+        commands = [scow.start("pull", "-q", f"{registry.host}/{name}") for name in ("one", "two", "one")]
+        for command in commands:
+            assert await trio.to_thread.run_sync(command.wait) == 0
+    asked = [each for each in registry.requests if first.layers[0]["digest"] in each.path]
+    assert len(asked) == 1
+
+
+async def test_who_waited_goes_on_when_the_other_is_killed(scow: Scow) -> None:
+    registry = Registry(Faults(trickle=0.02, trickle_bytes=128 * 1024))
+    image = registry.add_image("one", layers=[{"noise": os.urandom(8 << 20)}], compression="none")
+    (layer,) = image.layers
+    async with serve(registry):
+        first = scow.start("pull", "-q", f"{registry.host}/one")
+        partial_file = scow.root / "content" / "ingest" / layer["digest"].replace(":", "-")
+        await _until(lambda: partial_file.exists() and partial_file.stat().st_size >= 2 << 20)
+        second = scow.start("pull", "-q", f"{registry.host}/one")
+        await trio.sleep(0.5)
+        first.kill()
+        assert await trio.to_thread.run_sync(second.wait) == 0
+        await trio.to_thread.run_sync(first.wait)
+    asked = [each.headers.get("range") for each in registry.requests if layer["digest"] in each.path]
+    assert len(asked) == 2
+    assert int(asked[1][6:-1]) >= 2 << 20
+
+
+def ranges(registry: Registry, since: int = 0) -> list[str]:
+    return [each.headers["range"] for each in registry.requests[since:] if "range" in each.headers]
+
+
 async def _until(done: Callable[[], bool], seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not done():

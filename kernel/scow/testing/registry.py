@@ -99,6 +99,11 @@ class Faults:
     content_type: str | None = None
     ignore_range: bool = False
     refuse_range: bool = False
+    #: What happens to ranges with an end: a status instead; a Content-Range, a length or an ETag that is another one.
+    parts_status: int = 0
+    parts: Literal["", "elsewhere", "short", "changed"] = ""
+    #: How many parts go well before that.
+    good_parts: int = 0
     #: Blobs lie at another server (its `url`), which serves them to everybody under /storage/.
     redirect: str | None = None
     #: Answer every request with a redirect to this.
@@ -501,15 +506,30 @@ class _Conversation:
             await self._error(404, "BLOB_UNKNOWN", "blob unknown to registry")
             return
         data = _spoilt(data) if self._faults.corrupt_blobs else data
-        wanted = re.fullmatch(r"bytes=(\d+)-", request.headers.get("range", ""))
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("range", ""))
         if wanted is None or self._faults.ignore_range:
-            await self._send_blob(200, [], data)
+            await self._send_blob(200, [("ETag", '"first"')], data)
+        elif wanted[2]:
+            await self._part(data, int(wanted[1]), min(int(wanted[2]), len(data) - 1))
         elif self._faults.refuse_range or int(wanted[1]) >= len(data):
             await self._send(416, [("Content-Range", f"bytes */{len(data)}")])
         else:
             start = int(wanted[1])
             about = f"bytes {start}-{len(data) - 1}/{len(data)}"
             await self._send_blob(206, [("Content-Range", about)], data[start:])
+
+    async def _part(self, data: bytes, first: int, last: int) -> None:
+        faults = self._faults
+        spoilt = faults.good_parts <= 0
+        faults.good_parts -= 1
+        if spoilt and faults.parts_status:
+            await self._error(faults.parts_status, "TOOMANYREQUESTS", "one at a time")
+            return
+        kind = faults.parts if spoilt else ""
+        shift = 1 if kind == "elsewhere" else 0
+        about = [("Content-Range", f"bytes {first + shift}-{last + shift}/{len(data)}")]
+        etag = [("ETag", '"second"' if kind == "changed" else '"first"')]
+        await self._send_blob(206, about + etag, data[first : last + (0 if kind == "short" else 1)])
 
     async def _send_blob(self, status: int, headers: Headers, data: bytes) -> None:
         faults = self._faults

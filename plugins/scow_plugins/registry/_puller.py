@@ -25,6 +25,7 @@ from ._push import Pusher, choose_endpoint
 from ._retry import Policy
 from ._session import Session
 from ._settings import Settings
+from ._split import Splitting
 
 T = TypeVar("T")
 #: How long an endpoint that couldn't be reached is asked last.
@@ -36,8 +37,9 @@ _PIECES_MAX = 100
 class _Run:
     """What lives as long as one trio run."""
 
-    def __init__(self, rules: Rules, policy: Policy) -> None:
+    def __init__(self, rules: Rules, policy: Policy, splitting: Splitting) -> None:
         self.session = Session(rules, policy)
+        self.splitting = splitting
         self.down: dict[str, float] = {}
         #: The endpoints that have answered something, so that their scheme is known to be right.
         self.spoken: set[str] = set()
@@ -47,6 +49,7 @@ class Puller:
     """Does what the plugin's claims promise."""
 
     def __init__(self, settings: Settings, policy: Policy | None = None) -> None:
+        self._settings = settings
         self._rules = Rules(settings)
         self._policy = policy or Policy()
         self._runs: trio.lowlevel.RunVar[_Run] = trio.lowlevel.RunVar("scow.registry")
@@ -64,11 +67,11 @@ class Puller:
 
     async def fetch(self, location: str, descriptor: Descriptor, sink: Sink) -> None:
         """See the hook; `location` is `domain/path`. Raises NotFound, Unavailable, Denied, Corrupt."""
-        session = self._run().session
+        run = self._run()
         domain, _, path = location.partition("/")
 
         async def ask(endpoint: Endpoint) -> None:
-            await fetch_blob(session, endpoint, path, descriptor, sink)
+            await fetch_blob(run.session, endpoint, path, descriptor, sink, run.splitting)
 
         endpoints = self._rules.endpoints(domain, "pull")
         await self._search(f"blob {descriptor.digest} of {location}", domain, ask, endpoints, lambda: sink.offset)
@@ -163,11 +166,15 @@ class Puller:
         else:
             run.down[endpoint.base] = trio.current_time() + _DOWN_SECONDS
 
+    def _splitting(self) -> Splitting:
+        settings, policy = self._settings, self._policy
+        return Splitting(settings.connections, settings.split_from, policy.slow, policy.slow_after)
+
     def _run(self) -> _Run:
         try:
             return self._runs.get()
         except LookupError:
-            run = _Run(self._rules, self._policy)
+            run = _Run(self._rules, self._policy, self._splitting())
             self._runs.set(run)
             trio.lowlevel.spawn_system_task(_close_at_end, run, name="scow.registry")
             return run

@@ -23,6 +23,9 @@ class Policy:
     connect: float = 10.0
     #: How long a server may say nothing.
     idle: float = 60.0
+    #: A connection that brings fewer bytes a second than `slow` for `slow_after` seconds may be joined by others.
+    slow: float = 16.0 * (1 << 20)
+    slow_after: float = 1.0
 
     def pause(self, done: int, retry_after: float | None) -> float | None:
         """How long to wait after `done` rounds (1 is the first); None: don't ask again."""

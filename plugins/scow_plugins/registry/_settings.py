@@ -10,6 +10,10 @@
     key = "/etc/scow/client.key"
     insecure = false
 
+    [plugins.registry]
+    connections = 4                         # for one large blob that comes slowly
+    split_from = 33554432                   # bytes of it that must be left
+
 Everything is checked here, once, so that no other module meets a mirror that is no URL.
 """
 
@@ -18,7 +22,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -66,6 +70,10 @@ class Settings(msgspec.Struct, frozen=True):
     """All of it, by the domain as it stands in an image's full name (`docker.io`, `localhost:5000`)."""
 
     registries: Mapping[str, RegistrySettings] = {}
+    #: Connections over which parts of large blobs come, all together; 1: never more than one for a blob.
+    connections: Annotated[int, msgspec.Meta(ge=1, le=16)] = 4
+    #: Bytes of a blob that must be left, for more connections to be worth it.
+    split_from: Annotated[int, msgspec.Meta(ge=0)] = 32 << 20
 
     def of(self, domain: str) -> RegistrySettings:
         """The settings for a registry; defaults when it isn't named."""
@@ -76,14 +84,20 @@ _DEFAULTS = RegistrySettings()
 
 
 def read_settings(raw: Mapping[str, Any]) -> Settings:
-    """`{"registries": {domain: {…}}}` as Settings. Raises Invalid, naming the key and the registry."""
+    """`{"registries": {domain: {…}}, …}` as Settings. Raises Invalid, naming the key and the registry."""
+    known = [field.name for field in msgspec.structs.fields(Settings) if field.name != "registries"]
     for key in raw:
-        if key != "registries":
-            raise Invalid(f"configuration: plugins.registry has no key {key!r}", hint="it knows registries")
+        if key not in (*known, "registries"):
+            raise Invalid(f"configuration: plugins.registry has no key {key!r}", hint=f"it knows {', '.join(known)}")
+    try:
+        plain = msgspec.convert({key: raw[key] for key in known if key in raw}, type=Settings)
+    except msgspec.ValidationError as error:
+        raise Invalid(f"configuration: plugins.registry: {error}") from None
     tables = raw.get("registries", {})
     if not isinstance(tables, Mapping):
         raise Invalid("configuration: registries is not a table", hint='write [registries."docker.io"]')
-    return Settings({_domain(domain): _table(domain, table) for domain, table in tables.items()})
+    read = {_domain(domain): _table(domain, table) for domain, table in tables.items()}
+    return msgspec.structs.replace(plain, registries=read)
 
 
 def _domain(domain: str) -> str:
