@@ -107,6 +107,11 @@ class Registry:
         """The names of a stage's plugins in the order in which they are asked."""
         return [plugin.name for plugin in self._in_order(stage)]
 
+    def wrapped(self, stage: str) -> bool:
+        """Whether a wrapper goes around what the stage's plugins do."""
+        self._load_stage(stage)
+        return any(impl.wrapper for impl in getattr(self._manager.hook, stage).get_hookimpls())
+
     def transports(self) -> frozenset[str]:
         """What may stand before the colon of a reference: every resolve plugin's name but the default one's."""
         return frozenset(p.name for p in self._plugins if "resolve" in p.stages) - {"registry"}

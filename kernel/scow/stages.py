@@ -6,9 +6,9 @@ wrapped as Internal under the plugin's name; cancellation passes untouched.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from scow.errors import Internal, NotFound, ScowError, Unavailable, Unsupported
 from scow.events import EventLog
@@ -16,7 +16,7 @@ from scow.model.descriptor import Descriptor
 from scow.model.fetching import Resolved, Sink, Source
 from scow.model.network import Endpoint, NetworkRequest
 from scow.model.platform import Platform
-from scow.model.process import ContainerProcess, ExecRequest
+from scow.model.process import AdoptRequest, ContainerProcess, ExecRequest
 from scow.model.reference import Reference
 from scow.model.storage import MountRequest, Rootfs, Snapshot, UnpackRequest
 from scow.plugins import Registry
@@ -73,6 +73,29 @@ class Stages:
     def exec(self, request: ExecRequest) -> AbstractAsyncContextManager[ContainerProcess]:
         """A container's first process, held."""
         return self._held("exec", request, None)
+
+    def can_rest(self, drivers: Mapping[str, str]) -> bool:
+        """Whether these drivers' plugins (by stage) can do without a supervisor's tasks while a container runs.
+
+        Each says so by `rests = True`, and the one of exec has `adopt`; a wrapper around a stage wants to be left in
+        order.
+        """
+        for stage, driver in drivers.items():
+            try:
+                plugin = self._registry.get(stage, driver)
+            except NotFound:
+                return False
+            if not getattr(plugin.instance, "rests", False) or self._registry.wrapped(stage):
+                return False
+            if stage == "exec" and not hasattr(plugin.instance, "adopt"):
+                return False
+        return True
+
+    def adopt(self, request: AdoptRequest) -> ContainerProcess:
+        """A container's running first process, which another supervisor has started. Raises Internal, Unsupported."""
+        with self._wrapped(request.driver, "exec"):
+            process = self._registry.get("exec", request.driver).instance.adopt(request)
+        return cast(ContainerProcess, process)
 
     @asynccontextmanager
     async def _held(self, stage: str, request: Any, gives: type | None) -> AsyncIterator[Any]:

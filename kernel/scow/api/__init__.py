@@ -75,6 +75,7 @@ from scow.model.journal import Journal
 from scow.model.network import Endpoint, NetworkRequest, PortMapping, parse_ports
 from scow.model.platform import Platform, choose
 from scow.model.process import (
+    AdoptRequest,
     BindMount,
     ContainerProcess,
     ExecRequest,
@@ -117,6 +118,7 @@ __all__ = [
     "OCI_MANIFEST",
     "TAR_LAYERS",
     "Accounts",
+    "AdoptRequest",
     "Archive",
     "BindMount",
     "Blob",

@@ -54,7 +54,7 @@ def _reclaim_one(core: Core, container_id: str) -> None:
     if lock is None:
         return
     try:
-        if _give_back(core, rundir):
+        if give_back(core, rundir):
             with contextlib.suppress(NotFound):
                 started = (rundir / "journal").exists()
                 _bury(core, containers.find(core.database, container_id), started=started)
@@ -63,8 +63,8 @@ def _reclaim_one(core: Core, container_id: str) -> None:
         os.close(lock)
 
 
-def _give_back(core: Core, rundir: Path) -> bool:
-    """Whether all that was journalled is gone now."""
+def give_back(core: Core, rundir: Path) -> bool:
+    """Have the plugins undo what is on the journal; gives whether all of it is gone now."""
     done = True
     for stage, name, handle in unreleased(rundir):
         try:
@@ -72,7 +72,8 @@ def _give_back(core: Core, rundir: Path) -> bool:
             if plugin.broken is not None:
                 raise Unsupported(plugin.broken)
             if hasattr(plugin.instance, "reclaim"):
-                plugin.instance.reclaim(handle)
+                with core.events.span(f"un{stage}", rundir.name, name):
+                    plugin.instance.reclaim(handle)
         except Exception as error:  # noqa: BLE001 - the border to a stranger's code
             _log("handle", {"plugin": name, **handle}, error)
             done = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -122,6 +123,24 @@ class ExecRequest:
     rundir: str
     #: Files on the host, kept beside the container, bind-mounted over: (path on the host, path inside).
     etc: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptRequest:
+    """A container's first process that runs already, and that another process of scow's is the parent of.
+
+    `pidfd` and `console` (the master of its terminal) belong to whoever adopts. `wait` gives the end, as the parent
+    sees it; `ExitStatus.oom_killed` is for the driver to find out.
+    """
+
+    driver: str
+    container: str
+    isolation: Isolation
+    pid: int
+    pidfd: int
+    console: int | None
+    paused: bool
+    wait: Callable[[], Awaitable[ExitStatus]]
 
 
 @dataclass(frozen=True, slots=True)

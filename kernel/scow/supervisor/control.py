@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,24 @@ class Running:
     stop_wanted: trio.Event = field(default_factory=trio.Event)
     #: Everyone who waits for the end.
     clients: set[Client] = field(default_factory=set)
+    #: Conversations that go on, and how many there have been.
+    conversations: int = 0
+    begun: int = 0
+
+    @contextmanager
+    def conversation(self) -> Iterator[None]:
+        """Somebody is talking with us for the body."""
+        self.conversations += 1
+        self.begun += 1
+        try:
+            yield
+        finally:
+            self.conversations -= 1
+
+    @property
+    def at_rest(self) -> bool:
+        """The process runs, and nobody wants anything."""
+        return self.process is not None and not self.stopping and not self.conversations
 
     def live(self) -> ContainerProcess:
         """The process. Raises Conflict when it doesn't run."""
@@ -63,10 +82,13 @@ class Running:
         await process.wait()
 
 
-def _listening(rundir: Path, directory: int) -> socket.socket:
-    """Not trio's own bind: for a socket in the file system that starts a thread, and supervisors fork."""
+def listen(rundir: Path) -> socket.socket:
+    """The control socket, made anew.
+
+    Not trio's own bind: for a socket in the file system that starts a thread, and supervisors fork."""
     (rundir / "control.sock").unlink(missing_ok=True)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    directory = os.open(rundir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         sock.bind(socket_address(directory))
         os.chmod(rundir / "control.sock", 0o600)
@@ -74,23 +96,22 @@ def _listening(rundir: Path, directory: int) -> socket.socket:
     except BaseException:
         sock.close()
         raise
+    finally:
+        os.close(directory)
     return sock
 
 
-async def serve_control(rundir: Path, running: Running, *, task_status: trio.TaskStatus[None]) -> None:
-    """Listen in the container's run directory until cancelled."""
-    directory = os.open(rundir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        listener = trio.SocketListener(trio.socket.from_stdlib_socket(_listening(rundir, directory)))
+async def serve_control(sock: socket.socket, running: Running, *, task_status: trio.TaskStatus[None]) -> None:
+    """Serve those who come to the control socket, until cancelled."""
+    listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
 
-        async def serve(stream: trio.SocketStream) -> None:
+    async def serve(stream: trio.SocketStream) -> None:
+        with running.conversation():
             await Connection(stream, running).serve()
 
-        async with trio.open_nursery() as handlers:
-            task_status.started()
-            await trio.serve_listeners(serve, [listener], handler_nursery=handlers)
-    finally:
-        os.close(directory)
+    async with trio.open_nursery() as handlers:
+        task_status.started()
+        await trio.serve_listeners(serve, [listener], handler_nursery=handlers)
 
 
 class Connection:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import trio
 
+from scow.keeper.logfile import LogFile
 from scow.supervisor.frames import Frame, Stream, encode, encode_control
-from scow.supervisor.logfile import LogFile
 
 _CHUNK = 64 * 1024
 
@@ -42,7 +43,15 @@ class Hub:
         self._log = log
         self._clients: set[Client] = set()
         self._stdin: trio.lowlevel.FdStream | None = None
+        self._ended: Callable[[], None] | None = None
         self._feeding = trio.Lock()
+        #: The descriptors that are being read, by stream.
+        self.sources: dict[Stream, int] = {}
+
+    @property
+    def stdin(self) -> int | None:
+        """The writing end of the process's standard input, while it is open."""
+        return None if self._stdin is None else self._stdin.fileno()
 
     def attach(self, client: Client) -> None:
         self._clients.add(client)
@@ -50,12 +59,14 @@ class Hub:
     def detach(self, client: Client) -> None:
         self._clients.discard(client)
 
-    def take_stdin(self, fd: int) -> None:
-        """Own the writing end of the process's standard input."""
+    def take_stdin(self, fd: int, ended: Callable[[], None] | None = None) -> None:
+        """Own the writing end of the process's standard input; `ended` is called when it has been closed."""
         self._stdin = trio.lowlevel.FdStream(fd)
+        self._ended = ended
 
     async def pump(self, fd: int, stream: Stream) -> None:
         """Read a descriptor (owned from now on) to its end; everything goes to the log and to all clients."""
+        self.sources[stream] = fd
         try:
             async with trio.lowlevel.FdStream(fd) as source:
                 while data := await _received(source):
@@ -63,6 +74,7 @@ class Hub:
                         self._log.write(stream, data)
                     await self._send(encode(stream, data))
         finally:
+            del self.sources[stream]
             if self._log is not None:
                 self._log.flush(stream)  # a last line without a line break
 
@@ -91,6 +103,8 @@ class Hub:
         if self._stdin is not None:
             stream, self._stdin = self._stdin, None
             await stream.aclose()
+            if self._ended is not None:
+                self._ended()
 
 
 async def _received(source: trio.lowlevel.FdStream) -> bytes:

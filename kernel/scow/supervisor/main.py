@@ -25,8 +25,9 @@ from scow.log import configure
 from scow.paths import Paths
 from scow.state.liveness import take
 from scow.supervisor.frames import encode_control
+from scow.supervisor.kept import Kept, receive
 from scow.supervisor.protocol import SuperviseRequest
-from scow.supervisor.run import supervise
+from scow.supervisor.run import supervise, supervise_kept
 from scow.supervisor.step import supervise_step
 from scow.sys.libc import call
 from scow.sys.mounts import MountFlag, mount
@@ -55,9 +56,12 @@ def start(request: SuperviseRequest, channel: int) -> None:
 
 
 def _run(request: SuperviseRequest, channel: socket.socket) -> int:
+    rundir = Paths.of(Path(request.root), Path(request.run)).rundir(request.container)
+    if request.resume:
+        return _resume(request, channel, rundir)
     try:
-        lock = _own(Paths.of(Path(request.root), Path(request.run)).rundir(request.container))
-        _redirect(Paths.of(Path(request.root), Path(request.run)).rundir(request.container) / "supervisor.log")
+        lock = _own(rundir)
+        _redirect(rundir / "supervisor.log")
         core = _open(request)
     except ScowError as error:
         failed = {"kind": error.kind.value, "message": error.message, "hint": error.hint}
@@ -65,19 +69,32 @@ def _run(request: SuperviseRequest, channel: socket.socket) -> int:
             channel.sendall(encode_control(failed=failed))
         return 1
     try:
-        trio.run(_supervise, core, request, channel, restrict_keyboard_interrupt_to_checkpoints=True)
+        trio.run(_supervise, core, request, channel, lock, restrict_keyboard_interrupt_to_checkpoints=True)
     finally:
         os.close(lock)
     return 0
 
 
-async def _supervise(core: Core, request: SuperviseRequest, channel: socket.socket) -> None:
+def _resume(request: SuperviseRequest, channel: socket.socket, rundir: Path) -> int:
+    """Take over from a keeper; whatever goes wrong, it still holds the container, and will ask again."""
+    _redirect(rundir / "supervisor.log")
+    kept = receive(channel)
+    trio.run(_supervise_kept, _open(request), request, kept, restrict_keyboard_interrupt_to_checkpoints=True)
+    return 0
+
+
+async def _supervise_kept(core: Core, request: SuperviseRequest, kept: Kept) -> None:
+    with structlog.contextvars.bound_contextvars(container=request.container[:12]):
+        await supervise_kept(core, request, kept)
+
+
+async def _supervise(core: Core, request: SuperviseRequest, channel: socket.socket, lock: int) -> None:
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(channel))
     with structlog.contextvars.bound_contextvars(container=request.container[:12]):
         if request.step is not None:
             await supervise_step(core, request.step, stream)
         else:
-            await supervise(core, request, stream)
+            await supervise(core, request, stream, lock)
 
 
 def _own(rundir: Path) -> int:

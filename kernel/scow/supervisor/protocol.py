@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,12 @@ class SuperviseRequest:
     columns: int = 0
     #: Not a container that has a record, but a step of a build.
     step: StepRequest | None = None
+    #: The container runs; the channel leads to its keeper (scow.keeper).
+    resume: bool = False
+
+    def resumed(self) -> SuperviseRequest:
+        """What the next supervisor of the same container is told."""
+        return replace(self, attach=False, stdin=False, resume=True)
 
     def encode(self) -> bytes:
         return msgspec.json.encode(self)

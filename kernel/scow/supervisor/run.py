@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
+import socket
 import time
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import trio
 
 from scow.aio import cleanup
 from scow.engine.core import Core
 from scow.engine.images import find_snapshot
+from scow.engine.reclaim import give_back
 from scow.engine.removal import discard
 from scow.errors import Conflict, Internal, NotFound, ScowError
+from scow.keeper.logfile import LogFile
 from scow.lifecycle import Happening
-from scow.model.container import Container, ContainerSpec, ContainerState
+from scow.model.container import Container, ContainerSpec, ContainerState, Status
 from scow.model.digest import Digest
 from scow.model.network import Endpoint, NetworkRequest
-from scow.model.process import ContainerProcess, ExecRequest, ExitStatus, ProcessSpec, Stdio
+from scow.model.process import AdoptRequest, ContainerProcess, ExecRequest, ExitStatus, ProcessSpec, Stdio
 from scow.model.storage import MountRequest, Snapshot
 from scow.state import containers
 from scow.state.journal import JournalFile, unreleased
-from scow.supervisor.control import Connection, Running, failure, serve_control, start_pumps
+from scow.supervisor.control import Connection, Running, failure, listen, serve_control, start_pumps
 from scow.supervisor.etc import write_etc
+from scow.supervisor.frames import Stream
+from scow.supervisor.giveway import SETTLED, become_keeper, may_rest, slim
 from scow.supervisor.hub import Client, Hub, Pipes
-from scow.supervisor.logfile import LogFile
+from scow.supervisor.kept import Kept
 from scow.supervisor.protocol import SuperviseRequest, log_path
-from scow.supervisor.rest import rest_when_settled
 
 #: A container that ran this long before it ended gets its restart delay back (Docker's rule), in seconds.
 _STEADY: Final = 10.0
@@ -38,12 +44,23 @@ _FIRST_DELAY, _LAST_DELAY = 0.1, 60.0
 _DRAIN: Final = 2.0
 
 
-async def supervise(core: Core, request: SuperviseRequest, channel: trio.SocketStream) -> None:
-    """Run one container from start to end; whoever holds the channel is told how it goes."""
+async def supervise(core: Core, request: SuperviseRequest, channel: trio.SocketStream, lock: int) -> None:
+    """Run one container from start to end; whoever holds the channel is told how it goes. `lock`: see liveness."""
     container = containers.find(core.database, request.container)
-    supervisor = Supervisor(core, request, container, channel)
+    supervisor = Supervisor(core, request, container, lock, Client(channel))
+    await _supervised(supervisor, supervisor.run(channel))
+
+
+async def supervise_kept(core: Core, request: SuperviseRequest, kept: Kept) -> None:
+    """Take a running container over from its keeper, until it is at rest again or has come to its end."""
+    container = containers.find(core.database, request.container)
+    supervisor = Supervisor(core, request, container, kept.fds["lock"])
+    await _supervised(supervisor, supervisor.go_on(kept))
+
+
+async def _supervised(supervisor: Supervisor, running: Coroutine[Any, Any, None]) -> None:
     try:
-        await supervisor.run()
+        await running
     except ScowError as error:
         await supervisor.report_failure(error)
     except BaseExceptionGroup as group:
@@ -72,54 +89,78 @@ class _Outcome:
 class Supervisor:
     """Holds one container."""
 
-    def __init__(self, core: Core, request: SuperviseRequest, container: Container, channel: trio.SocketStream) -> None:
+    def __init__(
+        self, core: Core, request: SuperviseRequest, container: Container, lock: int, client: Client | None = None
+    ) -> None:
         self._core = core
         self._request = request
         self._spec = container.spec
         self._rundir = core.paths.rundir(container.spec.id)
         self._home = core.paths.container(container.spec.id)
-        self._channel = channel
-        self._client = Client(channel)
-        # What the last supervisor held and nobody could reclaim stays on the record.
-        inherited = list(unreleased(self._rundir))
-        self._journal = JournalFile(self._rundir)
-        for stage, plugin, handle in reversed(inherited):
-            self._journal.append(stage, plugin, handle)
+        self._lock = lock
+        #: Who wants to know that it has started, or why not.
+        self._client = client
+        self._journal: JournalFile | None = None
         self._log = LogFile(
-            log_path(self._home, container.spec.id), container.spec.log_max_size, container.spec.log_max_file
+            str(log_path(self._home, container.spec.id)), container.spec.log_max_size, container.spec.log_max_file
         )
         self._hub = Hub(self._log)
         self._running = Running(container.spec, self._hub, core.events, self._note_pause)
         self._restarts = 0
+        self._delay = _FIRST_DELAY
         self._started = False
+        self._listener: socket.socket | None = None
+        #: Who takes the running process back when we have nothing more to do.
+        self._keeper: Kept | None = None
 
-    async def run(self) -> None:
+    async def run(self, channel: trio.SocketStream) -> None:
         """Run the process, again as long as the restart policy says so; then clean up and tell everybody."""
-        if self._request.attach:
+        if self._request.attach and self._client is not None:
             self._hub.attach(self._client)
             self._running.clients.add(self._client)
+        self._listener = listen(self._rundir)
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._serve)
+            await nursery.start(serve_control, self._listener, self._running)
             nursery.start_soon(self._stop_on_sigterm)
-            nursery.start_soon(self._listen_to_channel)
-            nursery.start_soon(rest_when_settled, self._core.database)
-            delay = _FIRST_DELAY
-            while True:
-                outcome = await self._once()
-                if not self._again(outcome.status):
-                    break
-                delay = _FIRST_DELAY if outcome.lasted >= _STEADY else delay
-                self._restarts += 1
-                with trio.move_on_after(delay):
-                    await self._running.stop_wanted.wait()
-                delay = min(delay * 2, _LAST_DELAY)
-                if self._running.stopping:
-                    break
-            self._finish(outcome.status)
-            with cleanup(2, "tell clients"):
-                for client in self._running.clients:
-                    await client.tell(exited=_plain(outcome.status))
+            nursery.start_soon(self._listen_to_channel, channel)
+            nursery.start_soon(self._rest_when_settled)
+            await self._to_the_end(await self._once())
             nursery.cancel_scope.cancel()
+
+    async def go_on(self, kept: Kept) -> None:
+        """The same for a container that a keeper has held since."""
+        state = containers.find(self._core.database, self._spec.id).state
+        self._started, self._restarts, self._delay = True, state.restarts, kept.delay
+        self._listener = socket.socket(fileno=kept.fds["listener"])
+        self._keeper = kept
+        for stream, rest in kept.rest.items():
+            self._log.rest[stream][:] = rest
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(kept.listen)
+            nursery.start_soon(self._stop_on_sigterm)
+            nursery.start_soon(self._stop_when_asked, kept)
+            # Whoever has knocked must find the process.
+            self._running.process = self._adopt(kept, paused=state.status is Status.PAUSED)
+            await nursery.start(serve_control, self._listener, self._running)
+            nursery.start_soon(self._rest_when_settled)
+            await self._to_the_end(await self._kept_once(kept, state.started))
+            nursery.cancel_scope.cancel()
+
+    async def _to_the_end(self, outcome: _Outcome) -> None:
+        """The process has ended: run it again if the restart policy says so, else finish."""
+        while self._again(outcome.status):
+            self._delay = _FIRST_DELAY if outcome.lasted >= _STEADY else self._delay
+            self._restarts += 1
+            with trio.move_on_after(self._delay):
+                await self._running.stop_wanted.wait()
+            self._delay = min(self._delay * 2, _LAST_DELAY)
+            if self._running.stopping:
+                break
+            outcome = await self._once()
+        self._finish(outcome.status)
+        with cleanup(2, "tell clients"):
+            for client in self._running.clients:
+                await client.tell(exited=_plain(outcome.status))
 
     async def report_failure(self, error: ScowError) -> None:
         """The container didn't start (or its supervision failed): record it and tell the one who started it."""
@@ -132,10 +173,15 @@ class Supervisor:
                 self._fail(error, code)
         finally:
             with cleanup(2, "report a failure"):
-                await self._client.tell(failed={"kind": error.kind.value, "message": error.message, "hint": error.hint})
+                await self._tell(failed={"kind": error.kind.value, "message": error.message, "hint": error.hint})
+
+    async def _tell(self, **message: object) -> None:
+        if self._client is not None:
+            await self._client.tell(**message)
 
     async def _once(self) -> _Outcome:
         began = time.monotonic()
+        self._journal = self._new_journal()
         async with AsyncExitStack() as stack:
             process, pipes = await self._enter(stack)
             self._running.process = process
@@ -150,14 +196,61 @@ class Supervisor:
                 self._running.process = None
                 with cleanup(1, "close standard input"):
                     await self._hub.end_stdin()
-        self._core.events.emit(
-            "container", "die", self._spec.id, name=self._spec.name, image=self._spec.image, exitCode=status.exit_code
-        )
+        self._note_death(status)
         return _Outcome(status, time.monotonic() - began)
+
+    async def _kept_once(self, kept: Kept, began: float) -> _Outcome:
+        """What is left of `_once` when the process has been started by another supervisor.
+
+        That one's stages can't be left any more. What they hold is in the journal, and goes as it does when a
+        supervisor is killed: by `reclaim`.
+        """
+        process = self._running.live()
+        async with trio.open_nursery() as pumps:
+            for name, stream in (("stdout", Stream.STDOUT), ("stderr", Stream.STDERR)):
+                if name in kept.fds:
+                    pumps.start_soon(self._hub.pump, kept.fds[name], stream)
+            if process.console is not None:
+                pumps.start_soon(self._hub.pump, os.dup(process.console), Stream.STDOUT)
+            if "stdin" in kept.fds:
+                self._hub.take_stdin(kept.fds["stdin"], kept.close_stdin)
+            status = await process.wait()
+            pumps.cancel_scope.deadline = trio.current_time() + _DRAIN
+        self._running.process = None
+        with cleanup(1, "close standard input"):
+            await self._hub.end_stdin()
+        self._keeper = None
+        kept.over()
+        give_back(self._core, self._rundir)
+        self._note_death(status)
+        return _Outcome(status, time.time() - began)
+
+    def _adopt(self, kept: Kept, *, paused: bool) -> ContainerProcess:
+        spec, fds = self._spec, kept.fds
+        return self._core.stages.adopt(
+            AdoptRequest(
+                spec.runtime, spec.id, spec.isolation, kept.pid, fds["pidfd"], fds.get("console"), paused, kept.wait
+            )
+        )
+
+    def _new_journal(self) -> JournalFile:
+        """What the last supervisor held and nobody could reclaim stays on the record."""
+        if self._journal is not None:
+            self._journal.close()
+        inherited = list(unreleased(self._rundir))
+        journal = JournalFile(self._rundir)
+        for stage, plugin, handle in reversed(inherited):
+            journal.append(stage, plugin, handle)
+        return journal
+
+    def _note_death(self, status: ExitStatus) -> None:
+        spec = self._spec
+        self._core.events.emit("container", "die", spec.id, name=spec.name, image=spec.image, exitCode=status.exit_code)
 
     async def _enter(self, stack: AsyncExitStack) -> tuple[ContainerProcess, Pipes | None]:
         """Mount, network, exec: the three held stages, in this order."""
-        core, spec = self._core, self._spec
+        core, spec, journal = self._core, self._spec, self._journal
+        assert journal is not None
         scratch = self._home / "scratch"
         scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
         rootfs = await stack.enter_async_context(
@@ -167,12 +260,12 @@ class Supervisor:
                     spec.id,
                     layer_snapshots(core, spec),
                     scratch,
-                    self._journal.bound("mount", spec.storage),
+                    journal.bound("mount", spec.storage),
                     volatile=spec.auto_remove,
                 )
             )
         )
-        endpoint = await stack.enter_async_context(core.stages.network(self._network_request()))
+        endpoint = await stack.enter_async_context(core.stages.network(self._network_request(journal)))
         self._note_endpoint(endpoint)
         pipes = None if spec.process.tty else Pipes(stdin=spec.stdin_open)
         request = ExecRequest(
@@ -183,7 +276,7 @@ class Supervisor:
             rootfs=rootfs,
             endpoint=endpoint,
             stdio=None if pipes is None else Stdio(pipes.stdin, pipes.stdout, pipes.stderr),
-            journal=self._journal.bound("exec", spec.runtime),
+            journal=journal.bound("exec", spec.runtime),
             rundir=str(self._rundir),
             etc=write_etc(self._home, spec, endpoint),
         )
@@ -199,14 +292,14 @@ class Supervisor:
         rows = self._request.rows or self._spec.process.rows
         return replace(self._spec.process, rows=rows, columns=self._request.columns or self._spec.process.columns)
 
-    def _network_request(self) -> NetworkRequest:
+    def _network_request(self, journal: JournalFile) -> NetworkRequest:
         spec = self._spec
         return NetworkRequest(
             spec.network,
             spec.id,
             spec.name,
             spec.isolation.hostname,
-            self._journal.bound("network", spec.network),
+            journal.bound("network", spec.network),
             ports=spec.ports,
             nameservers=spec.nameservers,
             search=spec.search,
@@ -241,7 +334,7 @@ class Supervisor:
         self._core.events.emit("container", "start", self._spec.id, name=self._spec.name, image=self._spec.image)
         if not self._started:
             self._started = True
-            await self._client.tell(started={"pid": process.pid})
+            await self._tell(started={"pid": process.pid})
 
     def _again(self, status: ExitStatus) -> bool:
         restart = self._spec.restart
@@ -291,7 +384,8 @@ class Supervisor:
 
     def _leave_rundir(self) -> None:
         """Everything in the run directory was released; the lock's descriptor is closed by our end."""
-        self._journal.close()
+        if self._journal is not None:
+            self._journal.close()
         shutil.rmtree(self._rundir, ignore_errors=True)
 
     def _note_pause(self, paused: bool) -> None:
@@ -300,23 +394,56 @@ class Supervisor:
         action = "pause" if paused else "unpause"
         self._core.events.emit("container", action, self._spec.id, name=self._spec.name, image=self._spec.image)
 
-    async def _serve(self, *, task_status: trio.TaskStatus[None]) -> None:
-        await serve_control(self._rundir, self._running, task_status=task_status)
-
-    async def _listen_to_channel(self) -> None:
+    async def _listen_to_channel(self, channel: trio.SocketStream) -> None:
         """The one who started us may be attached: take its input and control messages."""
-        connection = Connection(self._channel, self._running)
+        if not self._request.attach or self._client is None:
+            return
+        connection = Connection(channel, self._running)
         try:
-            if self._request.attach:
-                process = _Late(self._running)
-                await connection.converse(process, self._hub, stdin=self._request.stdin)
+            with self._running.conversation():
+                await connection.converse(_Late(self._running), self._hub, stdin=self._request.stdin)
                 if self._request.stdin:
                     await self._hub.end_stdin()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._hub.detach(self._client)
         except Exception as error:  # noqa: BLE001 - what a client says must not end the container
-            await self._client.tell(failed=failure(error))
+            await self._tell(failed=failure(error))
             self._hub.detach(self._client)
+
+    async def _rest_when_settled(self) -> None:
+        """Give way to a keeper when nobody has wanted anything for a while; where that can't be, at least slim."""
+        slimmed = False
+        while True:
+            begun = self._running.begun
+            await trio.sleep(SETTLED)
+            if not self._running.at_rest or self._running.begun != begun:
+                continue
+            if self._keeper is not None:
+                self._keeper.go_back(self._log.rest)
+            if may_rest(self._core, self._spec):
+                self._become_keeper()
+            if not slimmed:
+                slim(self._core)
+                slimmed = True
+
+    def _become_keeper(self) -> None:
+        """Doesn't come back, unless this can't be done."""
+        process = self._running.process
+        assert process is not None
+        assert self._listener is not None
+        fds = {"lock": self._lock, "listener": self._listener.fileno(), "pidfd": os.pidfd_open(process.pid)}
+        if process.console is not None:
+            fds["console"] = process.console
+        else:
+            fds |= {stream.name.lower(): fd for stream, fd in self._hub.sources.items()}
+        if self._hub.stdin is not None:
+            fds["stdin"] = self._hub.stdin
+        become_keeper(self._core, self._request, process.pid, fds, self._log, self._delay)
+        os.close(fds["pidfd"])
+
+    async def _stop_when_asked(self, kept: Kept) -> None:
+        await kept.terminated()
+        await self._running.stop(None)
 
     async def _stop_on_sigterm(self) -> None:
         """The machine goes down: stop the container as a user would."""

@@ -40,6 +40,8 @@ class Settings:
 class Plugin:
     """Claims network requests for the driver `bridge`."""
 
+    rests = True
+
     def __init__(self, context: PluginContext) -> None:
         self._context = context
         self._settings = context.config(Settings)

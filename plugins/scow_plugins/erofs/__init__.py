@@ -39,6 +39,8 @@ class Config:
 class Plugin:
     """unpack and mount, and the store of the snapshots."""
 
+    rests = True
+
     def __init__(self, context: PluginContext) -> None:
         self._context = context
         self._config = context.config(Config)
@@ -48,7 +50,7 @@ class Plugin:
 
         return probe(self._context)
 
-    @hookimpl
+    @hookimpl(tryfirst=True)
     def unpack(self, request: UnpackRequest) -> UnpackRun | None:
         if request.driver != self._context.name or request.layer.media_type not in TAR_LAYERS:
             return None
@@ -56,7 +58,7 @@ class Plugin:
 
         return partial(unpack, self._store(), self._config, request)
 
-    @hookimpl
+    @hookimpl(tryfirst=True)
     def mount(self, request: MountRequest) -> MountHeld | None:
         if request.driver != self._context.name:
             return None

@@ -11,6 +11,8 @@ from scow.api import Endpoint, Invalid, NetworkHeld, NetworkRequest, PluginConte
 class Plugin:
     """Claims network requests for the driver `host`. Works on every machine, holds nothing, leaves nothing."""
 
+    rests = True
+
     def __init__(self, context: PluginContext) -> None:
         self._context = context
         for key in context.settings:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from scow.api import ExecHeld, ExecRequest, PluginContext, ProbeResult, hookimpl
+from scow.api import AdoptRequest, ContainerProcess, ExecHeld, ExecRequest, PluginContext, ProbeResult, hookimpl
 
 __all__ = ["Plugin"]
 
@@ -22,6 +22,8 @@ _CAP_SYS_ADMIN = 21
 class Plugin:
     """`exec` by namespaces, control groups, capabilities and seccomp."""
 
+    rests = True
+
     def __init__(self, context: PluginContext) -> None:
         self._context = context
 
@@ -33,6 +35,12 @@ class Plugin:
         from scow_plugins.namespaces._container import held
 
         return held(request)
+
+    def adopt(self, request: AdoptRequest) -> ContainerProcess:
+        """Goes on with a container that another supervisor has started."""
+        from scow_plugins.namespaces._adopted import adopt
+
+        return adopt(request)
 
     def probe(self) -> ProbeResult | None:
         """Says what this machine lacks."""

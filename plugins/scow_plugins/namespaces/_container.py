@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 import trio
 
-from scow.api import Conflict, ExecRequest, ExitStatus, Invalid, ProcessSpec, Stdio, Unsupported
+from scow.api import Conflict, ExecRequest, ExitStatus, Invalid, Isolation, ProcessSpec, Stdio, Unsupported
 from scow.api.aio import cleanup
 from scow_plugins.namespaces._caps import capability_set
 from scow_plugins.namespaces._cgroups.group import Group
@@ -24,7 +24,7 @@ from scow_plugins.namespaces._process import Child, start, started
 from scow_plugins.namespaces._seccomp.choose import choose_program
 from scow_plugins.namespaces._stub import stub
 
-__all__ = ["held"]
+__all__ = ["Running", "group_of", "held", "privileges_of"]
 
 #: Seconds after which clean-up gives up; the journal knows what is left.
 _PATIENCE = 10.0
@@ -43,8 +43,8 @@ async def held(request: ExecRequest) -> AsyncIterator[Running]:
         raise Unsupported(
             "--init: there is no reaper to be had for the container", hint="use an image with one, as tini"
         )
-    privileges = _privileges(request)
-    group = _group(request)
+    privileges = privileges_of(request.isolation)
+    group = group_of(request.container, request.isolation)
     first = _first(request, group)
     entry = request.journal.hold(cgroup=group.path)
     child: Child | None = None
@@ -53,7 +53,7 @@ async def held(request: ExecRequest) -> AsyncIterator[Running]:
         child.belongs_to(group, first=True)
         with line:
             await started(child, line, request.process.args[0])
-        yield Running(child, group, request, privileges)
+        yield Running(child, group, request.container, privileges)
     finally:
         with cleanup(_PATIENCE, f"container {request.container}"):
             await _end(child, group)
@@ -110,16 +110,17 @@ def _check(process: ProcessSpec, stdio: Stdio | None) -> None:
         raise Invalid("a process has either a terminal or descriptors")
 
 
-def _privileges(request: ExecRequest) -> Privileges:
-    isolation = request.isolation
+def privileges_of(isolation: Isolation) -> Privileges:
+    """What the container's processes may do. Raises Invalid, Unsupported."""
     capabilities = capability_set(isolation.cap_add, isolation.cap_drop, privileged=isolation.privileged)
     wanted = "unconfined" if isolation.privileged and isolation.seccomp == "default" else isolation.seccomp
     return Privileges(capabilities, choose_program(wanted, capabilities), isolation.no_new_privileges)
 
 
-def _group(request: ExecRequest) -> Group:
+def group_of(container: str, isolation: Isolation) -> Group:
+    """The container's control group. Raises as `explain` says."""
     try:
-        return Group.of(request.container, request.isolation.resources)
+        return Group.of(container, isolation.resources)
     except OSError as error:
         raise explain(error, "can't read this machine's control groups") from None
 
@@ -160,12 +161,14 @@ def _host_devices() -> tuple[HostDevice, ...]:
 class Running:
     """The container's first process (`ContainerProcess`)."""
 
-    def __init__(self, child: Child, group: Group, request: ExecRequest, privileges: Privileges) -> None:
+    def __init__(
+        self, child: Child, group: Group, container: str, privileges: Privileges, *, paused: bool = False
+    ) -> None:
         self._child = child
         self._group = group
-        self._request = request
+        self._container = container
         self._privileges = privileges
-        self._paused = False
+        self._paused = paused
         self.pid = child.pid
 
     @property
@@ -209,12 +212,12 @@ class Running:
         """See scow.api.ContainerProcess."""
         _check(process, stdio)
         if self._child.pidfd < 0 or self._child.ended:
-            raise Conflict(f"container {self._request.container} is not running", hint="start it first")
+            raise Conflict(f"container {self._container} is not running", hint="start it first")
         privileges = self._privileges
         if process.privileged:
             privileges = Privileges(capability_set((), (), privileged=True), None, privileges.no_new_privileges)
         if self._paused:
-            raise Conflict(f"container {self._request.container} is paused", hint="unpause it first")
+            raise Conflict(f"container {self._container} is paused", hint="unpause it first")
         with _stub() as program, self._group.unified() as cgroup:
             job = Job(process, stdio, privileges, program, self._group.entrances())
             child, line = start(job, Later(self._child.pidfd), cgroup, lambda: None)
@@ -224,5 +227,5 @@ class Running:
                 await started(child, line, process.args[0])
             yield child
         finally:
-            with cleanup(_PATIENCE, f"exec in container {self._request.container}"):
+            with cleanup(_PATIENCE, f"exec in container {self._container}"):
                 await child.end()

@@ -47,7 +47,10 @@ class Child:
         return self.status()
 
     def _collect(self) -> None:
-        self._ended = reap(self.pidfd)
+        self._note_end(reap(self.pidfd))
+
+    def _note_end(self, ended: tuple[int | None, int | None]) -> None:
+        self._ended = ended
         self._oom_killed = self._first and self._group is not None and self._group.oom_kills() > 0
 
     def status(self) -> ExitStatus:

@@ -43,6 +43,8 @@ class Config:
 class Plugin:
     """unpack and mount, and the store of the snapshots."""
 
+    rests = True
+
     def __init__(self, context: PluginContext) -> None:
         self._context = context
         self._config = context.config(Config)

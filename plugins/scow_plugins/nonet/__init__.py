@@ -10,6 +10,8 @@ from scow.api import Invalid, NetworkHeld, NetworkRequest, PluginContext, ProbeR
 class Plugin:
     """Claims network requests for the driver `none`. Its namespace goes with its last descriptor."""
 
+    rests = True
+
     def __init__(self, context: PluginContext) -> None:
         for key in context.settings:
             raise Invalid(f"configuration: plugins.{context.name} has no key {key!r}", hint="it knows none")

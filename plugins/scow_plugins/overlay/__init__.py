@@ -39,6 +39,8 @@ class Config:
 class Plugin:
     """unpack and mount, and the store of the snapshots."""
 
+    rests = True
+
     def __init__(self, context: PluginContext) -> None:
         self._context = context
         self._config = context.config(Config)
@@ -48,15 +50,17 @@ class Plugin:
 
         return probe(self._context)
 
-    @hookimpl
+    @hookimpl(tryfirst=True)
     def unpack(self, request: UnpackRequest) -> UnpackRun | None:
         if request.driver != self._context.name or request.layer.media_type not in TAR_LAYERS:
             return None
-        from scow_plugins.overlay._unpack import unpack
+        from scow.api.layers import Limits, LowerTree, merged_view, unpack_directory
 
-        return partial(unpack, self._store(), self._config, request)
+        lower = LowerTree(lambda: merged_view(request.parents)) if request.parents else None
+        limits = Limits(self._config.max_entries, self._config.max_layer_bytes)
+        return partial(unpack_directory, self._store(), request, lower, limits, durable=self._config.sync)
 
-    @hookimpl
+    @hookimpl(tryfirst=True)
     def mount(self, request: MountRequest) -> MountHeld | None:
         if request.driver != self._context.name:
             return None

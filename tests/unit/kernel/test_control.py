@@ -19,7 +19,7 @@ from scow.model.process import ExitStatus, Isolation, ProcessSpec, Stdio
 from scow.supervisor.control import Running, serve_control
 from scow.supervisor.frames import Stream, encode, encode_control
 from scow.supervisor.hub import Hub
-from scow.supervisor.logfile import LogFile
+from scow.keeper.logfile import LogFile
 from scow.supervisor.protocol import Order
 
 
