@@ -11,7 +11,9 @@ import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator
+import re
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -25,6 +27,8 @@ from scow.model.descriptor import Descriptor, Document
 from scow.model.digest import Digest
 
 _LOCK_RETRY: Final = 0.05
+#: What a fetched blob is called while it comes in.
+_INGEST: Final = re.compile(r"sha(256|512)-[0-9a-f]+")
 
 
 class ContentStore:
@@ -112,11 +116,32 @@ class ContentStore:
         """What isn't complete: blobs on their way in, and files that a killed process was writing."""
         return [*self.path.glob("ingest/*"), *self.path.glob("blobs/*/.*.tmp"), *self.path.glob(".*.tmp")]
 
-    def write_index(self, manifests: Iterable[dict[str, object]]) -> None:
-        """Write index.json: what the names in the state point at. Raises Exhausted."""
-        index = {"schemaVersion": 2, "manifests": list(manifests)}
-        with disk_errors(self.path):
+    def abandoned(self) -> list[Path]:
+        """Of those, what nobody goes on with: all but the blobs that are being fetched, which are named by digest.
+
+        To be asked while nobody brings anything in.
+        """
+        return [path for path in self.partial() if path.parent.name != "ingest" or not _INGEST.fullmatch(path.name)]
+
+    def write_index(self, manifests: Callable[[], Iterable[dict[str, object]]]) -> None:
+        """Write index.json: what the names in the state point at, as `manifests()` gives them. Raises Exhausted.
+
+        One at a time, so that nobody writes what was true before another one wrote. Blocks for that long.
+        """
+        with disk_errors(self.path), self._index_locked():
+            index = {"schemaVersion": 2, "manifests": list(manifests())}
             replace_file(self.path / "index.json", msgspec.json.encode(index))
+
+    @contextlib.contextmanager
+    def _index_locked(self) -> Iterator[None]:
+        fd = os.open(self.path / ".index.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            # Explicitly: a child forked meanwhile would keep the lock until it ends.
+            fcntl.flock(fd, fcntl.LOCK_UN)
+            os.close(fd)
 
 
 async def _locked(partial: Path) -> int:
@@ -147,7 +172,7 @@ def _same_file(fd: int, path: Path) -> bool:
 
 def replace_file(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Write a file that is seen whole or not at all, also after a power cut. Raises OSError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         with open(fd, "wb") as file:

@@ -48,6 +48,7 @@ from scow.engine.types import (
     Event,
     HistoryLine,
     ImageInfo,
+    ImageSummary,
     Loaded,
     LogRecord,
     Output,
@@ -111,13 +112,13 @@ class EngineProtocol(Protocol):
         self, name: str, *, platform: Platform | None = None, progress: Callable[[Progress], None] | None = None
     ) -> ImageInfo: ...
 
-    async def images(self) -> list[ImageInfo]: ...
+    async def images(self) -> list[ImageSummary]: ...
 
     async def inspect_image(self, name: str) -> ImageInfo: ...
 
     async def tag(self, source: str, target: str) -> str: ...
 
-    async def remove_image(self, name: str, *, force: bool = False) -> Removal: ...
+    async def remove_image(self, name: str, *, force: bool = False, prune: bool = True) -> Removal: ...
 
     async def prune_images(
         self, *, everything: bool = False, wanted: Callable[[ImageInfo], bool] | None = None
@@ -275,13 +276,14 @@ class Engine:
         """Let the name `target` point at the image `source`; gives the full name. Raises NotFound, Invalid."""
         return store.tag(self._core, source, target)
 
-    async def remove_image(self, name: str, *, force: bool = False) -> Removal:
+    async def remove_image(self, name: str, *, force: bool = False, prune: bool = True) -> Removal:
         """Take a name away, and the image with its last name; an ID means the image with all its names.
 
         With `force` also when stopped containers use it, or when it has names in several repositories. What running
-        commands may need stays until they have ended. Raises NotFound, Invalid, Conflict (saying who uses it).
+        commands may need stays until they have ended; without `prune` all blobs and layers stay, until something else
+        is removed. Raises NotFound, Invalid, Conflict (saying who uses it).
         """
-        return await in_thread(self._core, store.remove_image, name, force=force)
+        return await in_thread(self._core, store.remove_image, name, force=force, prune=prune)
 
     async def prune_images(
         self, *, everything: bool = False, wanted: Callable[[ImageInfo], bool] | None = None
@@ -390,6 +392,9 @@ class Engine:
         """
         async with bringing_in(self._core):
             found = await fsck.check(self._core, layers=layers)
+            if repair:
+                # A command that was killed just before may have left it behind its time.
+                images.write_index(self._core)
             if repair and found.damages:
                 found = replace(found, damages=tuple(await fsck.repair(self._core, found.damages)))
         return found
@@ -511,10 +516,9 @@ class Engine:
         """What made an image, the last step first. Raises NotFound, Invalid, Corrupt."""
         return store.history(self._core, name)
 
-    async def images(self) -> list[ImageInfo]:
-        """All local images, the newest first."""
-        names = rows.names_of(self._core.database)
-        return [images.describe(self._core, row, names) for row in rows.all_images(self._core.database)]
+    async def images(self) -> list[ImageSummary]:
+        """All local images, the newest first. `inspect_image` has more of each."""
+        return images.summaries(self._core)
 
     async def inspect_image(self, name: str) -> ImageInfo:
         """One local image. Raises NotFound, Invalid."""
@@ -770,6 +774,7 @@ async def open_engine(
         reclaim(core)
         yield Engine(core)
     finally:
+        core.database.close()
         if trace is not None:
             write_trace(trace, core.events.since_mark(mark), core.events.command)
 

@@ -102,6 +102,8 @@ def _sweep(core: Core, *, everything: bool, patience: float) -> Swept:
             return Swept(postponed=True)
         blobs, layers = _candidates(core, noted, everything)
         swept = _remove(core, blobs - stays.blobs, layers - stays.layers)
+        for path in core.content.abandoned():
+            path.unlink(missing_ok=True)
         if everything:
             swept = _drop_partial(core, swept)
         rows.swept(core.database, noted)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import cast
+from typing import Any, Final, TypeAlias, cast
 
+import msgspec
 import structlog
 import trio
 
 from scow.content.ingest import GIVEN_UP, Ingest
 from scow.content.stored import StoredBlob
 from scow.engine.core import Core
-from scow.engine.types import ImageInfo, Phase, Progress
+from scow.engine.marking import snapshot_stores
+from scow.engine.types import ImageInfo, ImageSummary, Phase, Progress
 from scow.errors import Corrupt, Exhausted, Invalid, NotFound, ScowError, Unsupported
-from scow.model.descriptor import HOST_LAYER, Descriptor, Document
+from scow.model.descriptor import HOST_LAYER, OCI_INDEX, Descriptor, Document
 from scow.model.digest import Digest
 from scow.model.fetching import Resolved, Source
 from scow.model.image import CONFIG_MAX, MANIFEST_MAX, ImageConfig, Manifest, parse_config, parse_document
@@ -27,6 +29,8 @@ from scow.model.storage import Blob, Snapshot, SnapshotStore, UnpackRequest
 from scow.state import images as rows
 
 Report = Callable[[Progress], None]
+#: By manifest digest: names, and `repository@digest` names.
+Names: TypeAlias = dict[str, tuple[list[str], list[str]]]
 
 
 async def pull(core: Core, name: str, platform: Platform | None, report: Report, driver: str) -> ImageInfo:
@@ -239,25 +243,35 @@ def _record(core: Core, names: Collection[Reference], resolved: Resolved, manife
     write_index(core)
 
 
+class _Kind(msgspec.Struct, rename="camel"):
+    media_type: str = ""
+
+
+_kinds: Final = msgspec.json.Decoder(_Kind)
+
+
 def write_index(core: Core) -> None:
-    """Rewrite index.json from the names in the database."""
-    entries: list[dict[str, object]] = []
-    names = rows.names_of(core.database)
-    for image in rows.all_images(core.database):
-        path = core.content.blob(image.root)
-        data = path.read_bytes() if path.exists() else b""
-        document = parse_document(data, "") if data else None
-        media_type = (document.media_type if document else "") or image.media_type
-        for name in names.get(str(image.manifest), ([], []))[0]:
-            entries.append(
-                {
-                    "mediaType": media_type,
-                    "digest": str(image.root),
-                    "size": len(data),
-                    "annotations": {"org.opencontainers.image.ref.name": name},
-                }
-            )
+    """Rewrite index.json from the names in the database. Raises Exhausted."""
+
+    def entries() -> Iterator[dict[str, object]]:
+        names = rows.names_of(core.database)
+        for image in rows.all_images(core.database):
+            plain = names.get(str(image.manifest), ([], []))[0]
+            entry = _index_entry(core, image) if plain else {}
+            for name in plain:
+                yield {**entry, "annotations": {"org.opencontainers.image.ref.name": name}}
+
     core.content.write_index(entries)
+
+
+def _index_entry(core: Core, image: rows.ImageRow) -> dict[str, object]:
+    path = core.content.blob(image.root)
+    media_type, size = image.media_type, 0
+    with suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):  # damaged: fsck says so
+        size = path.stat().st_size
+        if image.root != image.manifest:
+            media_type = _kinds.decode(path.read_bytes()).media_type or OCI_INDEX
+    return {"mediaType": media_type, "digest": str(image.root), "size": size}
 
 
 def find(core: Core, name: str) -> rows.ImageRow | None:
@@ -301,21 +315,60 @@ def info(core: Core, manifest_digest: Digest) -> ImageInfo:
     return describe(core, image, rows.names_of(core.database))
 
 
-def describe(core: Core, image: rows.ImageRow, names: dict[str, tuple[list[str], list[str]]]) -> ImageInfo:
-    """An image row with what its blobs say."""
-    config = config_of(core, image)
+def describe(core: Core, image: rows.ImageRow, names: Names) -> ImageInfo:
+    """An image row with what its blobs say. Raises NotFound, Corrupt."""
+    config, manifest = config_of(core, image), manifest_of(core, image)
+    facts = image.facts or _facts_of(core, config, manifest)
+    return ImageInfo(**_shown(core, image, facts, names), manifest=manifest, config=config)
+
+
+def summaries(core: Core) -> list[ImageSummary]:
+    """All images, the newest first. What a list shows is noted at the first look, and no image is opened after that."""
+    names, found, noted = rows.names_of(core.database), [], []
+    for image in rows.all_images(core.database):
+        facts = image.facts
+        if facts is None:
+            try:
+                facts = _facts_of(core, config_of(core, image), manifest_of(core, image))
+                noted.append((image.manifest, facts))
+            except ScowError:  # damaged: the others are listed all the same, and fsck says what is wrong
+                facts = rows.Facts(0.0, image.size)
+        found.append(ImageSummary(**_shown(core, image, facts, names)))
+    if noted:
+        rows.note_facts(core.database, noted)
+    return found
+
+
+def _shown(core: Core, image: rows.ImageRow, facts: rows.Facts, names: Names) -> dict[str, Any]:
     plain, pinned = names.get(str(image.manifest), ([], []))
-    return ImageInfo(
-        id=image.config,
-        manifest_digest=image.manifest,
-        names=tuple(familiar(core, name) for name in plain),
-        repo_digests=tuple(pinned),
-        created=seconds(config.created),
-        pulled=image.pulled,
-        size=image.size,
-        manifest=manifest_of(core, image),
-        config=config,
-    )
+    return {
+        "id": image.config,
+        "manifest_digest": image.manifest,
+        "names": tuple(familiar(core, name) for name in plain),
+        "repo_digests": tuple(pinned),
+        "created": facts.created,
+        "pulled": image.pulled,
+        "size": facts.size,
+        "labels": facts.labels,
+    }
+
+
+def _facts_of(core: Core, config: ImageConfig, manifest: Manifest) -> rows.Facts:
+    size = sum(layer_sizes(core, config.chain, [layer.size for layer in manifest.layers]))
+    return rows.Facts(seconds(config.created), size, config.labels)
+
+
+def layer_sizes(core: Core, chain: tuple[Digest, ...], packed: list[int]) -> list[int]:
+    """Bytes of each layer, unpacked where it is, else as it was transferred."""
+    stores = dict(snapshot_stores(core))
+    sizes, below = [], 0
+    for digest, size in zip(chain, packed, strict=False):
+        name = next((name for name, store in stores.items() if store.find(digest) is not None), None)
+        whole = stores[name].usage(digest) if name is not None else size
+        # Plain copies hold all that is below them as well.
+        sizes.append(max(whole - below, 0) if name == "native" else whole)
+        below = whole
+    return sizes
 
 
 def familiar(core: Core, name: str) -> str:

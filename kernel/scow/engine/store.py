@@ -8,7 +8,7 @@ from contextlib import suppress
 from scow.engine import images
 from scow.engine.core import Core
 from scow.engine.garbage import Swept, sweep
-from scow.engine.marking import parts_of, snapshot_stores
+from scow.engine.marking import parts_of
 from scow.engine.types import HistoryLine, ImageInfo, PlatformEntry, Removal
 from scow.errors import Conflict, Corrupt, Invalid, NotFound
 from scow.model.container import Container, Status
@@ -197,7 +197,7 @@ def history(core: Core, name: str) -> list[HistoryLine]:
             raise Corrupt(f"image {name} has a history of another number of layers than it has")
         # Nothing was written down (images made by hand): a line for each layer.
         entries += [HistoryEntry(None, "", "", "", False) for _ in config.diff_ids]
-    sizes = iter(layer_sizes(core, config.chain, [layer.size for layer in manifest.layers]))
+    sizes = iter(images.layer_sizes(core, config.chain, [layer.size for layer in manifest.layers]))
     lines = [
         HistoryLine(
             id=None,
@@ -214,16 +214,3 @@ def history(core: Core, name: str) -> list[HistoryLine]:
     shown = tuple(images.familiar(core, each) for each in names)
     first = HistoryLine(str(row.config), top.created, top.created_by, top.comment, top.size, shown)
     return [first, *lines[1:]]
-
-
-def layer_sizes(core: Core, chain: tuple[Digest, ...], packed: list[int]) -> list[int]:
-    """Bytes of each layer, unpacked where it is, else as it was transferred."""
-    stores = dict(snapshot_stores(core))
-    sizes, below = [], 0
-    for digest, size in zip(chain, packed, strict=False):
-        name = next((name for name, store in stores.items() if store.find(digest) is not None), None)
-        whole = stores[name].usage(digest) if name is not None else size
-        # Plain copies hold all that is below them as well.
-        sizes.append(max(whole - below, 0) if name == "native" else whole)
-        below = whole
-    return sizes

@@ -25,6 +25,7 @@ __all__ = [
     "Event",
     "HistoryLine",
     "ImageInfo",
+    "ImageSummary",
     "ImageUsage",
     "Loaded",
     "LogRecord",
@@ -131,11 +132,11 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageInfo:
-    """A local image: one manifest for one platform, with the names that point at it.
+class ImageSummary:
+    """A local image as lists show it: one manifest for one platform, with the names that point at it.
 
-    `id` is the digest of its configuration, as Docker has it; `size` is what its layers take as they are
-    transferred, in bytes.
+    `id` is the digest of its configuration, as Docker has it; `size` is what its layers take unpacked, in bytes;
+    what it shares with other images is in it.
     """
 
     id: Digest
@@ -145,6 +146,13 @@ class ImageInfo:
     created: float
     pulled: float
     size: int
+    labels: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo(ImageSummary):
+    """The same with all that the image says about itself."""
+
     manifest: Manifest
     config: ImageConfig
 

@@ -53,6 +53,9 @@ MIGRATIONS: Final = (
         PRIMARY KEY (kind, digest)
     ) STRICT;
     """,
+    """
+    ALTER TABLE images ADD COLUMN facts BLOB;
+    """,
 )
 
 

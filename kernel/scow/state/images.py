@@ -5,16 +5,34 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
+
+import msgspec
 
 from scow.errors import Invalid, NotFound
 from scow.model.digest import Digest
 from scow.state.database import Database
 
 
+class Facts(msgspec.Struct, frozen=True):
+    """What lists of images show, so that no image has to be opened for them."""
+
+    #: Seconds since the epoch.
+    created: float
+    #: Bytes that the layers take unpacked.
+    size: int
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+_facts: Final = msgspec.json.Decoder(Facts)
+
+
 @dataclass(frozen=True, slots=True)
 class ImageRow:
-    """One image as the database has it. `root` is what its name pointed at: an index, or the manifest itself."""
+    """One image as the database has it. `root` is what its name pointed at: an index, or the manifest itself.
+
+    `size` is what its layers take as they are transferred. `facts` are noted when the image is first looked at.
+    """
 
     manifest: Digest
     config: Digest
@@ -22,6 +40,7 @@ class ImageRow:
     media_type: str
     size: int
     pulled: float
+    facts: Facts | None = None
 
 
 #: What may be left on disk by nobody's wish: a blob of the content store, or a layer that storage plugins unpacked.
@@ -36,7 +55,7 @@ def save_image(database: Database, image: ImageRow, name: str | None, digest_nam
     now = time.time()
     with database.write() as connection:
         connection.execute(
-            "INSERT INTO images VALUES (?,?,?,?,?,?,?) "
+            "INSERT INTO images (manifest, config, root, media_type, size, pulled, last_used) VALUES (?,?,?,?,?,?,?) "
             "ON CONFLICT (manifest) DO UPDATE SET last_used=excluded.last_used",
             (str(image.manifest), str(image.config), str(image.root), image.media_type, image.size, image.pulled, now),
         )
@@ -94,6 +113,15 @@ def swept(database: Database, done: Iterable[tuple[Kind, Digest]]) -> None:
     with database.write() as connection:
         connection.executemany(
             "DELETE FROM garbage WHERE kind=? AND digest=?", [(kind, str(digest)) for kind, digest in done]
+        )
+
+
+def note_facts(database: Database, facts: Iterable[tuple[Digest, Facts]]) -> None:
+    """Keep what lists show of images, by manifest digest. Not an error when one is gone."""
+    with database.write() as connection:
+        connection.executemany(
+            "UPDATE images SET facts=? WHERE manifest=?",
+            [(msgspec.json.encode(each), str(manifest)) for manifest, each in facts],
         )
 
 
@@ -159,9 +187,18 @@ def names_of(database: Database) -> dict[str, tuple[list[str], list[str]]]:
     return names
 
 
-_COLUMNS = "manifest, config, root, media_type, size, pulled"
+_COLUMNS = "manifest, config, root, media_type, size, pulled, facts"
 
 
-def _row(row: tuple[str, str, str, str, int, float]) -> ImageRow:
-    manifest, config, root, media_type, size, pulled = row
-    return ImageRow(Digest.parse(manifest), Digest.parse(config), Digest.parse(root), media_type, size, pulled)
+def _row(row: tuple[str, str, str, str, int, float, bytes | None]) -> ImageRow:
+    manifest, config, root, media_type, size, pulled, facts = row
+    parsed = Digest.parse(manifest)
+    return ImageRow(
+        parsed,
+        Digest.parse(config),
+        parsed if root == manifest else Digest.parse(root),
+        media_type,
+        size,
+        pulled,
+        _facts.decode(facts) if facts is not None else None,
+    )

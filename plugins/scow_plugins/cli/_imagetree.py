@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from scow.engine import Engine, ImageInfo
+from scow.engine import Engine, ImageSummary
 from scow_plugins.cli._format import table
 from scow_plugins.cli._names import split_name
 from scow_plugins.cli._units import human_size
 
 
-async def tree(engine: Engine, images: Iterable[ImageInfo], wanted: str) -> list[str]:
+async def tree(engine: Engine, images: Iterable[ImageSummary], wanted: str) -> list[str]:
     """The lines; `wanted` limits them to a repository or a name."""
     sizes = {each.manifest_digest: each.size for each in images}
     rows: list[list[str]] = []

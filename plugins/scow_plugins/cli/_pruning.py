@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from scow.api import Container
-from scow.engine import ImageInfo, Removal
+from scow.engine import ImageSummary, Removal
 from scow_plugins.cli._cli import Cli
 from scow_plugins.cli._filters import has_label, read
 from scow_plugins.cli._flags import UsageError
@@ -23,10 +23,10 @@ def confirmed(cli: Cli, warning: str) -> bool:
     return line.strip().lower() in (b"y", b"yes")
 
 
-def choice(cli: Cli, filters: tuple[str, ...]) -> Callable[[ImageInfo], bool]:
+def choice(cli: Cli, filters: tuple[str, ...]) -> Callable[[ImageSummary], bool]:
     """Whether an image passes `until`, `label` and `label!`. Raises UsageError."""
     passes = _choice(cli, filters)
-    return lambda image: passes(image.created, dict(image.config.labels))
+    return lambda image: passes(image.created, dict(image.labels))
 
 
 def container_choice(cli: Cli, filters: tuple[str, ...]) -> Callable[[Container], bool]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from scow.api import BindMount, Container, PortMapping, Status
-from scow.engine import ImageInfo
+from scow.engine import ImageSummary
 from scow_plugins.cli._functions import Method, go_quote
 from scow_plugins.cli._names import split_name
 from scow_plugins.cli._units import ago, created_at, ellipsis, human_duration, human_size
@@ -132,7 +132,9 @@ def _span(first: int, last: int) -> str:
     return str(first) if first == last else f"{first}-{last}"
 
 
-def image_rows(image: ImageInfo, now: float, *, truncate: bool = True, digests: bool = False) -> list[dict[str, Any]]:
+def image_rows(
+    image: ImageSummary, now: float, *, truncate: bool = True, digests: bool = False
+) -> list[dict[str, Any]]:
     """Lines of `images`: one per name (and digest, where those are wanted), at least one."""
     known = {split_name(text)[0]: text.partition("@")[2] for text in image.repo_digests}
     names = [split_name(name) for name in image.names] or [(split_name(text)[0], "") for text in image.repo_digests]

@@ -66,6 +66,7 @@ def make_image(names: tuple[str, ...] = (), digests: tuple[str, ...] = ()) -> Im
         created=NOW - 86400 * 21,
         pulled=NOW,
         size=187_654_321,
+        labels=(("a", "1"),),
         manifest=Manifest("application/json", Descriptor("a/b", digest, 1), (), {}),
         config=ImageConfig(Platform("linux", "amd64"), (digest,), env=("A=1",), labels=(("a", "1"),), cmd=("nginx",)),
     )

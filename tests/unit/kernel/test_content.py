@@ -344,7 +344,7 @@ async def test_full_disk(tmp_path: Path) -> None:
         assert store.read(Digest.of(b"small"), 10) == b"small"
         assert not store.has(descriptor(DATA))
         with pytest.raises(Exhausted):
-            store.write_index([{"x": "y" * MIB}])
+            store.write_index(lambda: [{"x": "y" * MIB}])
         assert json.loads((store.path / "index.json").read_text())["manifests"] == []
         mount(None, str(disk), None, 32, "size=8m")
         await take_in(store, DATA)

@@ -9,7 +9,7 @@ from scow_plugins.cli._cli import Cli
 from scow_plugins.cli._flags import Args, Command, Flag, UsageError
 
 if TYPE_CHECKING:
-    from scow.engine import ImageInfo
+    from scow.engine import ImageSummary
 
 COMMAND = Command(
     "[OPTIONS] [REPOSITORY[:TAG]]",
@@ -68,7 +68,7 @@ def _wanted(text: str) -> tuple[str, str, str]:
     return repository, ":", tag if text.endswith(f":{tag}") else ""
 
 
-def _select(images: Iterable[ImageInfo], filters: tuple[str, ...], now: float) -> list[ImageInfo]:
+def _select(images: Iterable[ImageSummary], filters: tuple[str, ...], now: float) -> list[ImageSummary]:
     from fnmatch import fnmatchcase
 
     from scow_plugins.cli._filters import has_label, select
@@ -83,13 +83,13 @@ def _select(images: Iterable[ImageInfo], filters: tuple[str, ...], now: float) -
             raise UsageError(f"filter: there is no image {value}")
         return found[0].created
 
-    def before(image: ImageInfo, value: str) -> bool:
+    def before(image: ImageSummary, value: str) -> bool:
         try:
             return image.created < read_moment(value, now)
         except (ValueError, OverflowError) as error:
             raise UsageError(f"filter until: {error}") from None
 
-    def reference(image: ImageInfo, value: str) -> bool:
+    def reference(image: ImageSummary, value: str) -> bool:
         forms = [form for name in image.names for form in (familiar(name), split_name(name)[0], name)]
         return any(fnmatchcase(form, value) for form in forms)
 
@@ -101,7 +101,7 @@ def _select(images: Iterable[ImageInfo], filters: tuple[str, ...], now: float) -
             "since": lambda image, value: image.created > created(value),
             "until": before,
             "dangling": lambda image, value: (not image.names) == (value in ("1", "true")),
-            "label": lambda image, value: has_label(dict(image.config.labels), value),
+            "label": lambda image, value: has_label(dict(image.labels), value),
             "reference": reference,
         },
     )

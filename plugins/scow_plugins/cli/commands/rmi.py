@@ -7,10 +7,13 @@ from scow_plugins.cli._flags import Args, Command, Flag
 
 COMMAND = Command(
     "[OPTIONS] IMAGE [IMAGE...]",
-    (Flag("force", "Also when stopped containers use it or it has names in several repositories", short="f"),),
+    (
+        Flag("force", "Also when stopped containers use it or it has names in several repositories", short="f"),
+        Flag("no-prune", "Leave blobs and layers on the disk until something else is removed or brought in"),
+    ),
     least=1,
     most=None,
-    refused={"--no-prune": "an image's layers go when nobody needs them", "--platform": "remove it by its ID"},
+    refused={"--platform": "remove it by its ID"},
 )
 
 
@@ -24,7 +27,7 @@ async def main(cli: Cli, args: Args) -> int:
     async with cli.engine() as engine:
         for name in args.words:
             try:
-                removal = await engine.remove_image(name, force=args.on("force"))
+                removal = await engine.remove_image(name, force=args.on("force"), prune=not args.on("no-prune"))
             except ScowError as error:
                 report(cli, error, runs=False)
                 failed = failed or not (args.on("force") and isinstance(error, NotFound))
