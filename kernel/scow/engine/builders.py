@@ -6,6 +6,7 @@ Its entry point names a callable without arguments that gives a `Builder`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
@@ -21,12 +22,21 @@ __all__ = ["BuildEvent", "BuildRequest", "BuildResult", "Builder", "Finding", "f
 
 @dataclass(frozen=True, slots=True)
 class BuildRequest:
-    """A build as the command line says it. `context` None: there is none (the file came on standard input)."""
+    """A build as the command line says it.
 
-    file: bytes
+    The context is a directory (`context`), or what a descriptor gives (`stream`), or what a URL leads to (`remote`);
+    `Builder.prepared` makes the first of the others. None of them: there is no context.
+    """
+
+    #: The file's bytes; None: it is in the context, under `file_name` (empty: the usual name).
+    file: bytes | None = None
     #: What the user calls the file, for messages.
-    file_name: str = "Dockerfile"
+    file_name: str = ""
     context: Path | None = None
+    stream: int | None = None
+    remote: str = ""
+    #: What the user calls the context: the same for the next build.
+    context_name: str = ""
     #: What the context leaves out: the ignore file's content.
     ignore: bytes = b""
     names: tuple[str, ...] = ()
@@ -44,6 +54,8 @@ class BuildRequest:
     labels: Mapping[str, str] = field(default_factory=dict)
     extra_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int | None = None
+    #: Sockets of SSH agents, by id.
+    agents: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +97,14 @@ class BuildResult:
 
 
 class Builder(Protocol):
-    """What a builder plugin does."""
+    """What a builder plugin does. All but `prepared` take the request that it gives."""
+
+    def prepared(self, bench: Workbench, request: BuildRequest) -> AbstractAsyncContextManager[BuildRequest]:
+        """The request with its contexts fetched and unpacked, and its file read, for the block's time.
+
+        Raises NotFound, Invalid, Corrupt, Denied, Unavailable, Exhausted, Unsupported.
+        """
+        ...
 
     def check(self, bench: Workbench, request: BuildRequest) -> tuple[Finding, ...]:
         """Complaints about the file; nothing is built. Raises Invalid for what can't be read at all."""

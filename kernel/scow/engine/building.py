@@ -192,6 +192,21 @@ class Workbench:
         return True
 
     @asynccontextmanager
+    async def directory(self) -> AsyncIterator[Path]:
+        """An empty directory on a disk, gone when the block ends."""
+        place = self._place("directory")
+        try:
+            (content := place / "content").mkdir(mode=0o700)
+            yield content
+        finally:
+            with cleanup(30, "remove a build's directory"):
+                await trio.to_thread.run_sync(self._discard, place)
+
+    def owns(self, path: Path) -> bool:
+        """Whether a path lies in a directory that goes with the build."""
+        return path.is_relative_to(self._work)
+
+    @asynccontextmanager
     async def view(self, stack: Stack) -> AsyncIterator[int]:
         """A descriptor of the root directory that a stack makes, for looking. Raises as `mount`."""
         place = self._place("look")

@@ -16,7 +16,11 @@ from scow.api import Corrupt, Invalid
 from scow.api.layers import Entry, Member, TarReader, plain
 from scow_plugins.builder._layout import Layout
 
-_BLOCK: Final = 512
+BLOCK: Final = 512
+#: What the modules of bzip2 and xz raise for data that is none.
+BROKEN: Final = (OSError, EOFError, lzma.LZMAError, ValueError)
+#: gzip, bzip2, xz, zstd.
+_MAGICS: Final = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
 _ZEROS: Final = bytes(1 << 16)
 _CHUNK: Final = 1 << 20
 
@@ -48,11 +52,16 @@ def is_archive(pieces: Iterator[bytes]) -> bool:
         head = b""
         for piece in opened(pieces):
             head += piece
-            if len(head) >= _BLOCK:
+            if len(head) >= BLOCK:
                 break
     except (Corrupt, OSError, EOFError, lzma.LZMAError, ValueError):
         return False
-    return len(head) >= _BLOCK and _is_header(head[:_BLOCK])
+    return len(head) >= BLOCK and _is_header(head[:BLOCK])
+
+
+def looks_like_archive(head: bytes) -> bool:
+    """Whether what begins like this is an archive or something compressed, and no text; a block is enough."""
+    return head.startswith(_MAGICS) or (len(head) >= BLOCK and _is_header(head[:BLOCK]))
 
 
 def _is_header(block: bytes) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from scow.api import Invalid, NotFound, Platform, ScowError
@@ -21,9 +22,15 @@ from scow_plugins.builder._steps import CopyOp, RunOp
 class DockerfileBuilder:
     """See `scow.engine.builders.Builder`."""
 
+    def prepared(self, bench: Workbench, request: BuildRequest) -> AbstractAsyncContextManager[BuildRequest]:
+        """The request with its contexts here, for the block's time; what the other methods take."""
+        from scow_plugins.builder._contexts import prepared
+
+        return prepared(bench, request)
+
     def check(self, bench: Workbench, request: BuildRequest) -> tuple[Finding, ...]:
         """The lints; images that are here are asked what they set. Raises Invalid."""
-        dockerfile = understand(request.file, request.file_name)
+        dockerfile = _understood(request)
         findings = lint(dockerfile, _options(request), request.ignore, bench.local_config)
         if dockerfile.file.check_error and findings:
             raise Invalid("lint violation found for rules: " + ", ".join(sorted({each.rule for each in findings})))
@@ -58,6 +65,11 @@ class DockerfileBuilder:
         return BuildResult(image, solver.tally.cached, solver.tally.steps, warnings)
 
 
+def _understood(request: BuildRequest) -> Dockerfile:
+    assert request.file is not None, "the request was not prepared"
+    return understand(request.file, request.file_name)
+
+
 def _options(request: BuildRequest) -> Options:
     return Options(
         request.platform,
@@ -72,7 +84,7 @@ def _options(request: BuildRequest) -> Options:
 async def _planned(
     bench: Workbench, request: BuildRequest
 ) -> tuple[Plan, dict[tuple[str, Platform], Base], Dockerfile]:
-    dockerfile = understand(request.file, request.file_name)
+    dockerfile = _understood(request)
     bases: dict[tuple[str, Platform], Base] = {}
 
     async def config(name: str, platform: Platform, said: Instruction) -> Mapping[str, Any]:

@@ -84,7 +84,12 @@ def _step_data(step: PlannedStep) -> dict[str, Any]:
     elif isinstance(step.op, CopyOp):
         data["copy"] = {
             "from": str(step.op.origin),
-            "sources": [*step.op.sources, *step.op.urls, *(f"<<{file.name}" for file in step.op.files)],
+            "sources": [
+                *step.op.sources,
+                *step.op.urls,
+                *step.op.repositories,
+                *(f"<<{file.name}" for file in step.op.files),
+            ],
             "target": step.op.target,
         }
     return data

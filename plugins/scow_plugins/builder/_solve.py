@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +32,8 @@ from scow.engine.builders import BuildEvent, BuildRequest
 from scow.engine.building import Base, Layer, Stack, Workbench
 from scow_plugins.builder import _archive, _remote
 from scow_plugins.builder._cache import Cache, Key, Record
+from scow_plugins.builder._contexts import cloned, commit_of
+from scow_plugins.builder._gitref import GitRef, parse_git
 from scow_plugins.builder._ignore import Ignore, read_patterns
 from scow_plugins.builder._layout import Layout, owner_of
 from scow_plugins.builder._modes import Mode
@@ -119,7 +121,9 @@ class Solver:
             except OSError as error:
                 raise NotFound(f"context {path} can't be opened: {error.strerror}") from None
             stack.callback(os.close, fd)
-            index = Index(self.bench.state_dir / "index" / _index_name(path))
+            # What came for this build only is never met again.
+            lasting = not self.bench.owns(path)
+            index = Index(self.bench.state_dir / "index" / _index_name(path) if lasting else None)
             shown = f"the context {name}" if name else "the build context"
             tree = Tree(fd, shown, ignore=Ignore(read_patterns(patterns)), index=index)
             tree.check = trio.from_thread.check_cancelled
@@ -216,7 +220,8 @@ class Solver:
                 layer = layer_of(record)
                 if await self.bench.again(below, layer):
                     return layer, record.created, True, ""
-            slot = f"{self.request.context} {self.request.file_name} {stage.name} {step.said.at.line}"
+            where = self.request.context_name or self.request.context
+            slot = f"{where} {self.request.file_name} {stage.name} {step.said.at.line}"
             files = copying.digests() if copying is not None else {}
             why = self.cache.explain(key, slot, files) if used else "the cache isn't used"
             layer = await work()
@@ -276,6 +281,8 @@ class Solver:
                 fetched = await self._fetch(url)
                 stack.callback(os.close, fetched.fd)
                 found.fetched.append(fetched)
+        if op.repositories:
+            parts["repositories"] = [await self._resolved(op, text, found) for text in op.repositories]
         parts["urls"] = [[each.name, each.sha256] for each in found.fetched] or list(op.urls)
         parts["inline"] = [[file.name, hashlib.sha256(file.content).hexdigest()] for file in op.files]
         found.key = Key(
@@ -342,6 +349,30 @@ class Solver:
     async def _fetch(self, url: str) -> _remote.Fetched:
         return await trio.to_thread.run_sync(_remote.fetch, url, self.bench.state_dir, trio.from_thread.check_cancelled)
 
+    async def _resolved(self, op: CopyOp, text: str, found: Copying) -> list[Any]:
+        """What counts about a repository: a commit says it all."""
+        source = parse_git(text)
+        if op.checksum:
+            source = replace(source, checksum=op.checksum)
+        keep = op.keep_git_dir or bool(source.keep)
+        commit = await commit_of(self.bench, self.request, source)
+        found.repositories.append((source, commit, keep))
+        return [commit, source.subdir, source.submodules, source.shown if keep else ""]
+
+    async def _cloned(self, stack: AsyncExitStack, op: CopyOp, copying: Copying) -> list[tuple[Tree, Source]]:
+        """The repositories' files."""
+        found = []
+        for source, commit, keep in copying.repositories:
+            place, _ = await cloned(stack, self.bench, self.request, source, keep=keep, commit=commit)
+            fd = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, fd)
+            tree = Tree(fd, source.shown)
+            stack.callback(tree.close)
+            tree.check = trio.from_thread.check_cancelled
+            (chosen,) = await trio.to_thread.run_sync(partial(choose, tree, ".", parents=False, exclude=op.exclude))
+            found.append((tree, chosen))
+        return found
+
     async def _copy(self, op: CopyOp, below: Stack, copying: Copying) -> Layer:
         async with AsyncExitStack() as stack:
             tree = None
@@ -358,12 +389,13 @@ class Solver:
                 if fetched.sha256 != _checksum(op.checksum):
                     raise Corrupt(f"{op.urls[0]} has the checksum sha256:{fetched.sha256}, not {op.checksum}")
                 copying.fetched = [fetched]
+            clones = await self._cloned(stack, op, copying)
             under = await stack.enter_async_context(self.looking(() if op.link else below))
             from_context = op.origin.kind in ("context", "named") or not op.sources
             owner = owner_of(op.chown, under) if op.chown else (0, 0) if from_context else None
 
             def write(writer: TarWriter) -> None:
-                _Writing(op, copying, tree, under, owner, self.epoch or 0).write(writer)
+                _Writing(op, copying, tree, clones, under, owner, self.epoch or 0).write(writer)
 
             return await self.bench.layer(below, write, self.epoch)
 
@@ -376,6 +408,8 @@ class Copying:
     fetched: list[_remote.Fetched]
     key: Key
     sources: tuple[Source, ...] = ()
+    #: What ADD takes out of git: the reference, its commit, whether git's own files come along.
+    repositories: list[tuple[GitRef, str, bool]] = field(default_factory=list)
 
     def digests(self) -> dict[str, str]:
         """Each file's digest, for `explain`; none where there are too many to keep."""
@@ -392,14 +426,26 @@ class _Writing:
     """Writes one COPY's layer, in a worker thread."""
 
     def __init__(
-        self, op: CopyOp, copying: Copying, tree: Tree | None, below: Tree, owner: tuple[int, int] | None, mtime: int
+        self,
+        op: CopyOp,
+        copying: Copying,
+        tree: Tree | None,
+        clones: list[tuple[Tree, Source]],
+        below: Tree,
+        owner: tuple[int, int] | None,
+        mtime: int,
     ) -> None:
         self._op = op
+        self._clones = clones
         self._copying = copying
         self._tree = tree
         self._below = below
         self._owner = owner
-        newest = [each.node.status.st_mtime for source in copying.sources for each in source.files[:1]]
+        newest = [
+            each.node.status.st_mtime
+            for source in (*copying.sources, *(source for _, source in clones))
+            for each in source.files[:1]
+        ]
         self._mtime = mtime or int(max(newest, default=0))
 
     def write(self, writer: TarWriter) -> None:
@@ -413,6 +459,8 @@ class _Writing:
                 _archive.unpack(self._tree.content(source.files[0].node), self._archive_layout(writer), op.target)
             else:
                 layout.copy(self._tree, source, op.target, parents=op.parents)
+        for tree, source in self._clones:
+            layout.copy(tree, source, op.target, parents=False)
         for file in op.files:
             layout.file(file.name, file.content, op.target, 0o644, self._mtime)
         for fetched in self._copying.fetched:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from scow.api import Invalid, Unsupported
 from scow_plugins.builder._expand import Expander, ExpandError
+from scow_plugins.builder._gitref import is_git, parse_git
 from scow_plugins.builder._instructions import (
     Arg,
     Cmd,
@@ -45,7 +46,6 @@ PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PORTS: Final = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/([A-Za-z]+))?")
 _SIGNAL: Final = re.compile(r"(?:SIG)?[A-Z][A-Z0-9]*(?:[+-][0-9]+)?|[0-9]+", re.IGNORECASE)
 _URL: Final = re.compile(r"https?://", re.IGNORECASE)
-_GIT: Final = re.compile(r"git://|git@[^:]+:|ssh://|https?://[^?#]+\.git(?:[#?]|$)", re.IGNORECASE)
 _UNITS: Final = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 #: Says what a name after `--from` means.
@@ -335,14 +335,15 @@ class StageState:
         if not target or not all(sources):
             raise wrong(said.at.place_of_rest, f"{said.at.name} has an empty source or destination")
         place = said.at.place_of_rest
-        urls = tuple(text for text in sources if said.add and (_URL.match(text) or _GIT.match(text)))
-        for text in urls:
-            if _GIT.match(text):
-                raise Unsupported(located(said.at.find(text), "ADD of a git repository is not supported yet"))
-        if said.add and said.keep_git_dir:
-            raise Unsupported(located(place, "ADD --keep-git-dir is not supported yet"))
-        if said.checksum and (len(sources) != 1 or not urls):
-            raise wrong(place, "--checksum needs exactly one source, which is a URL")
+        remote = [text for text in sources if said.add and (is_git(text) or _URL.match(text))]
+        repositories = tuple(text for text in remote if is_git(text))
+        for text in repositories:
+            _checked_git(said, text)
+        urls = tuple(text for text in remote if text not in repositories)
+        if said.keep_git_dir and not repositories:
+            raise wrong(place, "--keep-git-dir needs a source that is a git repository")
+        if said.checksum and (len(sources) != 1 or not remote):
+            raise wrong(place, "--checksum needs exactly one source, which is a URL or a git repository")
         if len(sources) + len(files) > 1 and not target.endswith("/"):
             raise wrong(
                 said.at.find(said.target),
@@ -352,7 +353,7 @@ class StageState:
         origin = self._resolve(said.stage, said) if said.stage else Origin("context")
         op = CopyOp(
             origin,
-            tuple(text for text in sources if text not in urls),
+            tuple(text for text in sources if text not in remote),
             self.absolute(target) + ("/" if target.endswith("/") or target in (".", "./") else ""),
             said.add,
             files,
@@ -364,6 +365,8 @@ class StageState:
             tuple(word(text) for text in said.exclude),
             word(said.checksum),
             said.unpack,
+            repositories,
+            said.keep_git_dir,
         )
         flags = "".join(
             f"--{name}={value} "
@@ -384,6 +387,14 @@ class StageState:
                 place = Place(said.at.source, heredoc.line + content[: error.at].count("\n"))
                 raise wrong(place, error.message) from None
         return File(heredoc.name, content.encode())
+
+
+def _checked_git(said: Copy, text: str) -> None:
+    """A wrong reference is said where it stands."""
+    try:
+        parse_git(text)
+    except Invalid as error:
+        raise wrong(said.at.find(text), error.message, hint=error.hint) from None
 
 
 def title_of(said: Instruction) -> str:

@@ -80,6 +80,9 @@ class CopyOp:
     exclude: tuple[str, ...] = ()
     checksum: str = ""
     unpack: bool | None = None
+    #: ADD's git repositories, and whether git's own files come along.
+    repositories: tuple[str, ...] = ()
+    keep_git_dir: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from scow_plugins.cli._cli import Cli
 from scow_plugins.cli._flags import Args, Command, Flag, UsageError
@@ -13,13 +14,18 @@ if TYPE_CHECKING:
     from scow.engine.builders import BuildRequest, BuildResult, Finding
 
 COMMAND = Command(
-    "[OPTIONS] PATH | -",
+    "[OPTIONS] PATH | URL | -",
     (
-        Flag("file", "Name of the Dockerfile (default: PATH/Dockerfile; - is standard input)", "string", short="f"),
+        Flag(
+            "file",
+            "Name of the Dockerfile (default: that of the context; - is standard input)",
+            "string",
+            short="f",
+        ),
         Flag("tag", "Name of the image, name:tag", "list", short="t"),
         Flag("target", "The stage to build", "string"),
         Flag("build-arg", "Set a variable of the build, NAME=value", "list"),
-        Flag("build-context", "Another context, name=directory or name=docker-image://image", "list"),
+        Flag("build-context", "Another context, name=directory, name=URL or name=docker-image://image", "list"),
         Flag("label", "Set metadata of the image", "list"),
         Flag("secret", "A secret for the build, id=name[,src=file|,env=variable]", "list"),
         Flag("network", "Network of RUN: default, none or host", "string", default="default"),
@@ -63,8 +69,8 @@ COMMAND = Command(
     },
 )
 _STYLES: Final = ("auto", "plain", "tty", "rawjson", "quiet")
-#: A tar archive's magic lies here (pax(1)).
-_MAGIC_AT: Final = 257
+#: user@host:path, as scp(1) has it.
+_SCP: Final = re.compile(r"[A-Za-z0-9._~-]+@[A-Za-z0-9.-]+:")
 
 
 async def main(cli: Cli, args: Args) -> int:
@@ -86,6 +92,7 @@ async def main(cli: Cli, args: Args) -> int:
     async with (
         cli.engine() as engine,
         engine.workbench(storage=args.text("storage"), runtime=args.text("runtime")) as bench,
+        builder.prepared(bench, request) as request,
     ):
         if args.on("check"):
             return _checked(cli, builder.check(bench, request), request)
@@ -155,7 +162,6 @@ def build_request(cli: Cli, args: Args) -> BuildRequest:
     from scow.engine.builders import BuildRequest
 
     (place,) = args.words
-    data, name, context = _file(cli, args, place)
     build_args = _pairs(cli, args, "build-arg", environment=True)
     if "SOURCE_DATE_EPOCH" in cli.environ:
         build_args.setdefault("SOURCE_DATE_EPOCH", cli.environ["SOURCE_DATE_EPOCH"])
@@ -163,10 +169,7 @@ def build_request(cli: Cli, args: Args) -> BuildRequest:
     if network not in ("default", "none", "host", "bridge"):
         raise UsageError(f'invalid argument "{network}" for "--network" flag: write default, none or host')
     return BuildRequest(
-        file=data,
-        file_name=name,
-        context=context,
-        ignore=_ignore(args, context),
+        **_source(cli, args, place),
         names=args.all("tag"),
         target=args.text("target") or "",
         build_args=build_args,
@@ -183,31 +186,38 @@ def build_request(cli: Cli, args: Args) -> BuildRequest:
     )
 
 
-def _file(cli: Cli, args: Args, place: str) -> tuple[bytes, str, Path | None]:
-    """The Dockerfile's bytes, what to call it, and the context's directory."""
-    from scow.api import NotFound, Unsupported
+def _source(cli: Cli, args: Args, place: str) -> dict[str, Any]:
+    """The context and the Dockerfile, as fields of the request."""
+    from scow.api import NotFound
 
-    given = args.text("file")
+    given = args.text("file") or ""
     if place == "-":
-        if given:
-            raise Unsupported("a context on standard input is not supported yet", hint="unpack it into a directory")
-        data = _read_all(cli.stdin)
-        if data[_MAGIC_AT : _MAGIC_AT + 5] == b"ustar" or data[:2] == b"\x1f\x8b":
-            raise Unsupported("a context on standard input is not supported yet", hint="unpack it into a directory")
-        return data, "Dockerfile", None
-    if "://" in place or place.startswith(("git@", "github.com/")):
-        raise Unsupported(f"a remote context is not supported yet: {place}", hint="clone it, and give the directory")
+        if given == "-":
+            raise UsageError("invalid argument: can't use stdin for both build context and dockerfile")
+        return {"stream": cli.stdin, "file_name": given, "context_name": "-"}
+    file: dict[str, Any] = {"file_name": given}
+    if given == "-":
+        file = {"file": _read_all(cli.stdin), "file_name": "Dockerfile"}
+    if "://" in place or (not Path(place).exists() and (place.startswith("github.com/") or _SCP.match(place))):
+        return {**file, "remote": place, "context_name": place}
     context = Path(place)
     if not context.is_dir():
         what = "is not a directory" if context.exists() else "not found"
         raise NotFound(f"unable to prepare context: path {place!r} {what}")
-    if given == "-":
-        return _read_all(cli.stdin), "Dockerfile", context
+    if given != "-":
+        file = _file(context, given)
+    return {**file, "context": context, "ignore": _ignore(args, context)}
+
+
+def _file(context: Path, given: str) -> dict[str, Any]:
+    """The Dockerfile beside which the user stands, or in a context that is a directory."""
+    from scow.api import NotFound
+
     path = Path(given) if given else context / "Dockerfile"
     if not given and not path.exists() and (context / "dockerfile").exists():
         path = context / "dockerfile"
     try:
-        return path.read_bytes(), given or path.name, context
+        return {"file": path.read_bytes(), "file_name": given or path.name}
     except OSError as error:
         hint = None if given else "name it with -f"
         raise NotFound(f"failed to read dockerfile: {path}: {error.strerror}", hint=hint) from None
@@ -220,10 +230,8 @@ def _read_all(descriptor: int) -> bytes:
     return b"".join(pieces)
 
 
-def _ignore(args: Args, context: Path | None) -> bytes:
+def _ignore(args: Args, context: Path) -> bytes:
     """`Dockerfile-name.dockerignore` beside the file, else the context's own."""
-    if context is None:
-        return b""
     file = args.text("file")
     own = Path(f"{file}.dockerignore") if file and file != "-" else context / "Dockerfile.dockerignore"
     for path in (own, context / ".dockerignore"):
@@ -249,18 +257,15 @@ def _pairs(cli: Cli, args: Args, flag: str, *, environment: bool) -> dict[str, s
 
 
 def _contexts(args: Args) -> dict[str, str]:
-    from scow.api import NotFound, Unsupported
+    from scow.api import NotFound
 
     found = {}
     for text in args.all("build-context"):
         name, equals, place = text.partition("=")
         if not name or not equals or not place:
             raise UsageError(f'invalid argument "{text}" for "--build-context" flag: write name=directory')
-        if not place.startswith("docker-image://"):
-            if "://" in place or place.startswith("git@"):
-                raise Unsupported(f"the context {name} is remote, which is not supported yet: {place}")
-            if not Path(place).is_dir():
-                raise NotFound(f"the context {name} is no directory: {place}")
+        if "://" not in place and not _SCP.match(place) and not Path(place).is_dir():
+            raise NotFound(f"the context {name} is no directory: {place}")
         found[name] = place
     return found
 
