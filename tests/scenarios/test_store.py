@@ -263,3 +263,36 @@ def check_layers(pulled: Scow, storage: str) -> None:
     assert "all well" in pulled("fsck")
     assert not list(pulled.root.glob("fsck-*"))
     assert "root:x" in pulled("run", "--rm", "--storage", storage, "busybox", "cat", "/etc/passwd")
+
+
+def test_fsck_of_what_was_made_here(pulled: Scow, registry: str) -> None:
+    """A committed image is nowhere to be fetched from, whatever images of its name there are elsewhere."""
+    pulled("run", "--name", "cc", "busybox", "sh", "-c", "echo 1 > /made")
+    image = pulled("commit", "cc", "team/tool:1.2").strip()  # a name that the registry has, too
+    manifest = json.loads((pulled.root / "content" / "index.json").read_text())["manifests"]
+    (entry,) = [each for each in manifest if "team/tool" in each["annotations"]["org.opencontainers.image.ref.name"]]
+    blob = pulled.root / "content" / "blobs" / "sha256"
+    top = json.loads((blob / entry["digest"][7:]).read_text())["layers"][-1]["digest"][7:]
+    spoilt = b"x" + (blob / top).read_bytes()[1:]
+    (blob / top).write_bytes(spoilt)
+    done = pulled.try_("fsck", "--repair")
+    assert done.returncode == 1
+    assert "not repaired: it was made or loaded here" in done.stdout.decode(), done.stdout.decode()
+    # It is still there, and still the image that it was.
+    assert (blob / top).read_bytes() == spoilt
+    assert pulled("images", "-q", "--no-trunc", "team/tool").strip() == image
+    assert pulled("run", "--rm", "team/tool:1.2", "cat", "/made") == "1\n"
+    assert not list(blob.glob(".*"))
+    # What a killed repair had put aside is there again.
+    (blob / top).rename(blob / f".{top}.damaged")
+    assert "has the digest" in pulled.try_("fsck").stdout.decode()
+    # Once it is in a registry under its digest, it can be mended.
+    (blob / top).unlink()
+    pulled("rmi", "-f", "team/tool:1.2")
+    pulled("commit", "cc", "team/tool:1.2")
+    pulled("push", "-q", "team/tool:1.2", f"{registry}/made/here:1")
+    assert (blob / top).read_bytes() != spoilt  # the same files make the same layer
+    (blob / top).write_bytes(spoilt)
+    out = pulled("fsck", "--repair")
+    assert "not repaired" not in out
+    assert "all well" in pulled("fsck")

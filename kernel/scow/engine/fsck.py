@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from scow.layers.writer import TarWriter, write_tree
 from scow.model.container import Status
 from scow.model.digest import Digest
 from scow.model.platform import Platform
+from scow.model.reference import Located, Reference, parse_reference
 from scow.model.storage import Snapshot, SnapshotForm
 from scow.paths import Paths
 from scow.plugins import Registry
@@ -33,11 +34,14 @@ from scow.state import containers
 from scow.state import images as rows
 
 _PIECE: Final = 1 << 20
+#: What a damaged blob is called while a good one is fetched.
+_DAMAGED: Final = ".damaged"
 _OPAQUE: Final = "trusted.overlay.opaque"
 
 
 async def check(core: Core, *, layers: bool = True) -> Check:
     """Look at everything; changes nothing. The caller keeps sweeps away."""
+    _settle_all(core)
     count, damages = await in_thread(core, _check_blobs)
     bad = {damage.digest for damage in damages}
     checked: set[tuple[str, Digest]] = set()
@@ -162,11 +166,45 @@ def _digest(core: Core, snapshot: Snapshot) -> str:
 
 
 async def repair(core: Core, damages: Iterable[Damage]) -> list[Damage]:
-    """Take damaged things away and bring them in again. Gives each damage with what became of it."""
+    """Take damaged things away and bring them in again. Gives each damage with what became of it.
+
+    A damaged blob that can't be fetched stays as it is: a part of it may be worth something to somebody. What nobody
+    needs goes.
+    """
     damages = list(damages)
     for damage in damages:
         if damage.kind == "blob":
-            core.content.blob(damage.digest).unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                core.content.blob(damage.digest).rename(_aside(core, damage.digest))
+    try:
+        return await _repair(core, damages)
+    finally:
+        for damage in damages:
+            if damage.kind == "blob":
+                _settle(core, damage.digest, needed=bool(damage.images))
+
+
+def _aside(core: Core, digest: Digest) -> Path:
+    blob = core.content.blob(digest)
+    return blob.with_name(f".{blob.name}{_DAMAGED}")
+
+
+def _settle(core: Core, digest: Digest, *, needed: bool) -> None:
+    """A damaged blob goes back to its place, unless a good one lies there now or nobody needs it."""
+    if needed and not core.content.blob(digest).exists():
+        with suppress(FileNotFoundError):
+            _aside(core, digest).rename(core.content.blob(digest))
+    _aside(core, digest).unlink(missing_ok=True)
+
+
+def _settle_all(core: Core) -> None:
+    """What a killed repair had put aside."""
+    for path in core.content.path.glob(f"blobs/*/.*{_DAMAGED}"):
+        with suppress(ScowError):
+            _settle(core, Digest(path.parent.name, path.name[1 : -len(_DAMAGED)]), needed=True)
+
+
+async def _repair(core: Core, damages: list[Damage]) -> list[Damage]:
     problems: dict[str, str | None] = {}
     for title in dict.fromkeys(title for damage in damages for title in damage.images):
         problems[title] = await _bring(core, title, [damage for damage in damages if title in damage.images])
@@ -200,31 +238,40 @@ async def _bring(core: Core, title: str, damages: list[Damage]) -> str | None:
 
 
 async def _fetch(core: Core, row: rows.ImageRow) -> None:
-    names, pins = rows.names_of(core.database).get(str(row.manifest), ([], []))
-    platform = None
+    """Bring in again what is missing of an image. Names don't move, and no other image comes in. Raises ScowError."""
+    platform = Platform.host()
     with suppress(ScowError):
         platform = images.config_of(core, row).platform
-    sources = [*pins, *(name for name in names if ":" in name)]
+    sources = list(_sources(core, row))
     if not sources:
-        raise NotFound("nobody knows where it came from")
+        raise NotFound("it was made or loaded here, and is nowhere to be fetched from")
     driver = core.registry.pick("mount", "").name
     wrong: ScowError | None = None
     for source in sources:
         try:
-            await images.pull(core, source, platform or Platform.host(), lambda _: None, driver)
+            resolved = await core.stages.resolve(source, platform)
+            if resolved.manifest.descriptor.digest == row.manifest:
+                await images.take_in(core, str(source), resolved, lambda _: None, driver)
+                return
+            wrong = NotFound(f"{source.familiar} is another image now")
         except ScowError as error:
             wrong = error
-        else:
-            missing = [each for each in parts_of(core, row.manifest, row.manifest).blobs if not _here(core, each)]
-            if not missing:
-                return
-            wrong = NotFound(f"{source} is another image now")
     assert wrong is not None
     raise wrong
 
 
-def _here(core: Core, digest: Digest) -> bool:
-    return core.content.blob(digest).exists()
+def _sources(core: Core, row: rows.ImageRow) -> Iterator[Reference]:
+    """Where an image came from: repositories that had it under its digest, and places outside of registries.
+
+    A mere tag says nothing: what was committed here as `app:1` isn't the registry's `app:1`.
+    """
+    names, pins = rows.names_of(core.database).get(str(row.manifest), ([], []))
+    transports = core.registry.transports()
+    yield from (parse_reference(pin, transports) for pin in pins)
+    for name in names:
+        reference = parse_reference(name, transports)
+        if isinstance(reference, Located):
+            yield reference
 
 
 def _runs_on(core: Core, layers: set[Digest]) -> str | None:

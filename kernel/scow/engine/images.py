@@ -56,18 +56,24 @@ async def bring(
         report(Progress(name, None, "resolving"))
         resolved = await core.stages.resolve(reference, platform or Platform.host())
         report(Progress(name, None, "resolved"))
-        manifest = parse_document(resolved.manifest.data, resolved.manifest.descriptor.media_type)
-        if not isinstance(manifest, Manifest):
-            raise Corrupt(f"{name}: the registry gave an index where a manifest was asked for")
-        _check_origin(manifest, resolved.source)
-        for document in (*resolved.indexes, resolved.manifest):
-            core.content.put(document)
-        config = await _fetch_config(core, manifest, resolved.source)
-        await _Layers(core, name, manifest, config, resolved.source, driver, report).bring()
+        manifest = await take_in(core, name, resolved, report, driver)
         _record(core, names, resolved, manifest)
     for each in names:
         core.events.emit("image", "pull", each.familiar, name=each.familiar)
     return info(core, resolved.manifest.descriptor.digest)
+
+
+async def take_in(core: Core, name: str, resolved: Resolved, report: Report, driver: str) -> Manifest:
+    """Fetch and unpack what isn't there of a resolved image, and record nothing. Raises as the stages do."""
+    manifest = parse_document(resolved.manifest.data, resolved.manifest.descriptor.media_type)
+    if not isinstance(manifest, Manifest):
+        raise Corrupt(f"{name}: the registry gave an index where a manifest was asked for")
+    _check_origin(manifest, resolved.source)
+    for document in (*resolved.indexes, resolved.manifest):
+        core.content.put(document)
+    config = await _fetch_config(core, manifest, resolved.source)
+    await _Layers(core, name, manifest, config, resolved.source, driver, report).bring()
+    return manifest
 
 
 def _check_origin(manifest: Manifest, source: Source) -> None:
