@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from scow.layers.apply import Check, Settle, apply_layer
 from scow.layers.attributes import Attributes, read_attributes, write_attributes
-from scow.layers.changes import overlay_changes, tree_changes
+from scow.layers.changes import overlay_changes, tree_changes, upper_changes
 from scow.layers.codecs import plain, sniff
 from scow.layers.copying import copy_content, copy_node, copy_tree
+from scow.layers.directories import unpack_directory
 from scow.layers.erofs.apply import write_empty_image, write_image
 from scow.layers.erofs.below import LowerStack
 from scow.layers.extract import Extractor, translated
@@ -21,7 +22,7 @@ from scow.layers.stream import LayerStream
 from scow.layers.tar import Entry, TarReader
 from scow.layers.tree import Tree
 from scow.layers.trial import mount_problem, try_overlay
-from scow.layers.writable import overlay_mounted
+from scow.layers.writable import claimed_scratch, overlay_mounted, writable_layer
 from scow.layers.writer import Member, TarWriter, write_changes, write_tree
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "TarWriter",
     "Tree",
     "apply_layer",
+    "claimed_scratch",
     "copy_content",
     "copy_node",
     "copy_tree",
@@ -60,6 +62,9 @@ __all__ = [
     "translated",
     "tree_changes",
     "try_overlay",
+    "unpack_directory",
+    "upper_changes",
+    "writable_layer",
     "write_attributes",
     "write_changes",
     "write_empty_image",

@@ -10,8 +10,8 @@ import os
 import stat
 from typing import Final, NamedTuple
 
-#: What the kernel's overlayfs reads from its layers; an image must not steer the mount.
-_OVERLAY: Final = ("trusted.overlay.", "user.overlay.")
+#: What the kernel's overlayfs and fuse-overlayfs read from their layers; an image must not steer the mount.
+_OVERLAY: Final = ("trusted.overlay.", "user.overlay.", "user.fuseoverlayfs.", "security.fuseoverlayfs.")
 #: Belongs to the security policy of the machine that built the image.
 _LABEL: Final = "security.selinux"
 #: A file system that can't hold an attribute is no reason to fail, as with docker and tar.

@@ -16,6 +16,7 @@ from typing import Final
 
 from scow.layers.attributes import wanted_xattrs
 from scow.layers.lower import LowerTree
+from scow.layers.names import OPAQUE, WHITEOUT
 from scow.layers.stack import Opener, merged_view, open_directory
 from scow.model.storage import Change, ChangeKind, Snapshot, Written
 from scow.sys.paths import Resolve, open_beneath
@@ -24,7 +25,7 @@ _STRICT: Final = Resolve.BENEATH | Resolve.NO_SYMLINKS | Resolve.NO_MAGICLINKS |
 _LIST: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _LOOK: Final = os.O_PATH | os.O_NOFOLLOW
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-_OPAQUE: Final = "trusted.overlay.opaque"
+_OPAQUE_ATTRIBUTE: Final = "trusted.overlay.opaque"
 _PIECE: Final = 1 << 20
 
 
@@ -32,7 +33,17 @@ _PIECE: Final = 1 << 20
 def overlay_changes(layers: Sequence[Snapshot], scratch: Path, opener: Opener = open_directory) -> Iterator[Written]:
     """Of a container that `overlay_mounted` mounts, or has mounted at this moment. Raises ScowError, OSError."""
     lower = LowerTree(lambda: merged_view(layers, opener)) if layers else None
-    with _written(scratch / "upper", lower, layered=True) as written:
+    with upper_changes(scratch / "upper", lower) as written:
+        yield written
+
+
+@contextmanager
+def upper_changes(upper: Path, lower: LowerTree | None, *, dotted: bool = False) -> Iterator[Written]:
+    """Of a writable layer above `lower`, which is closed in the end. Raises OSError.
+
+    `dotted`: names that begin with `.wh.` are marks too, as fuse-overlayfs makes them.
+    """
+    with _written(upper, lower, layered=True, dotted=dotted) as written:
         yield written
 
 
@@ -44,14 +55,14 @@ def tree_changes(below: Path | None, root: Path) -> Iterator[Written]:
 
 
 @contextmanager
-def _written(root: Path, lower: LowerTree | None, *, layered: bool) -> Iterator[Written]:
+def _written(root: Path, lower: LowerTree | None, *, layered: bool, dotted: bool = False) -> Iterator[Written]:
     try:
         fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         yield Written(-1, ())  # it was never started
         return
     try:
-        yield Written(fd, tuple(_Walk(fd, lower, layered=layered).run()))
+        yield Written(fd, tuple(_Walk(fd, lower, layered=layered, dotted=dotted).run()))
     finally:
         os.close(fd)
         if lower is not None:
@@ -59,10 +70,11 @@ def _written(root: Path, lower: LowerTree | None, *, layered: bool) -> Iterator[
 
 
 class _Walk:
-    def __init__(self, root: int, lower: LowerTree | None, *, layered: bool) -> None:
+    def __init__(self, root: int, lower: LowerTree | None, *, layered: bool, dotted: bool) -> None:
         self._root = root
         self._lower = lower
         self._layered = layered
+        self._dotted = dotted
         self._found: list[Change] = []
         #: Paths of directories, and whether the layers below have a directory there, too.
         self._ahead: list[tuple[bytes, bool]] = []
@@ -83,13 +95,17 @@ class _Walk:
 
     def _directory(self, path: bytes, fd: int, below: bool) -> None:
         names = {os.fsencode(name) for name in os.listdir(fd)}
+        marks = {name for name in names if name.startswith(WHITEOUT)} if self._dotted else set()
+        names -= marks
         for name in names:
-            inner = path + b"/" + name if path else name
             with suppress(FileNotFoundError):
-                self._entry(inner, fd, name, below)
-        if below and (not self._layered or self._is_opaque(fd)):
-            for name in set(self._names_below(path)) - names:
-                self._found.append(Change(path + b"/" + name if path else name, ChangeKind.DELETED))
+                self._entry(_joined(path, name), fd, name, below)
+        if below and (not self._layered or OPAQUE in marks or self._is_opaque(fd)):
+            gone = set(self._names_below(path)) - names
+        else:
+            gone = {name for name in (mark.removeprefix(WHITEOUT) for mark in marks - {OPAQUE}) if name not in names}
+            gone = {name for name in gone if below and self._is_below(_joined(path, name))}
+        self._found += [Change(_joined(path, name), ChangeKind.DELETED) for name in gone]
 
     def _entry(self, path: bytes, directory: int, name: bytes, below: bool) -> None:
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
@@ -152,12 +168,19 @@ class _Walk:
         finally:
             os.close(fd)
 
+    def _is_below(self, path: bytes) -> bool:
+        return self._lower is not None and self._lower.stat(path) is not None
+
     @staticmethod
     def _is_opaque(fd: int) -> bool:
         try:
-            return os.getxattr(f"/proc/self/fd/{fd}", _OPAQUE) == b"y"
+            return os.getxattr(f"/proc/self/fd/{fd}", _OPAQUE_ATTRIBUTE) == b"y"
         except OSError:
             return False
+
+
+def _joined(directory: bytes, name: bytes) -> bytes:
+    return directory + b"/" + name if directory else name
 
 
 def _facts(status: os.stat_result, fd: int) -> tuple[object, ...]:

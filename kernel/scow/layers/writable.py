@@ -23,7 +23,7 @@ async def overlay_mounted(
 
     `opener` opens each layer of the request. Raises Unsupported, Exhausted, Conflict.
     """
-    with _claimed(request.scratch):
+    with claimed_scratch(request.scratch):
         try:
             fd = _mount(request, engine_dirs, opener)
         except OSError as error:
@@ -35,8 +35,11 @@ async def overlay_mounted(
 
 
 @contextmanager
-def _claimed(scratch: Path) -> Iterator[None]:
-    """Hold the writable layer: two overlays on one destroy it, and the kernel doesn't stop that with `index=off`."""
+def claimed_scratch(scratch: Path) -> Iterator[int]:
+    """Hold the writable layer: two overlays on one destroy it, and the kernel doesn't stop that with `index=off`.
+
+    Gives the descriptor that has the lock; a process that inherits it holds the lock as well. Raises Conflict, OSError.
+    """
     fd = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:
@@ -46,7 +49,7 @@ def _claimed(scratch: Path) -> Iterator[None]:
                 "the container's writable layer is mounted already", hint="stop the container first"
             ) from None
         try:
-            yield
+            yield fd
         finally:
             fcntl.flock(fd, fcntl.LOCK_UN)
     finally:
@@ -54,12 +57,9 @@ def _claimed(scratch: Path) -> Iterator[None]:
 
 
 def _mount(request: MountRequest, engine_dirs: tuple[Path, ...], opener: Opener) -> int:
-    upper, work, empty = (request.scratch / name for name in ("upper", "work", "empty"))
     with opened(reversed(request.layers), opener) as names:
-        if upper.exists():
-            _forget_volatile(work)
-        else:
-            _prepare(request, work, empty, names[0] if names else None, engine_dirs)
+        upper, work, empty = writable_layer(request, engine_dirs, Path(names[0]) if names else None)
+        _forget_volatile(work)
         with _short([upper, work, *([] if names else [empty])]) as (upper_name, work_name, *lowest):
             options: Options = [("upperdir", upper_name), ("workdir", work_name)]
             if request.volatile:
@@ -67,8 +67,15 @@ def _mount(request: MountRequest, engine_dirs: tuple[Path, ...], opener: Opener)
             return overlay(names or lowest, options)
 
 
-def _prepare(request: MountRequest, work: Path, empty: Path, top: str | None, hidden: tuple[Path, ...]) -> None:
-    """Make the writable layer; it gets its name last, so that one that exists is complete."""
+def writable_layer(request: MountRequest, hidden: tuple[Path, ...], top: Path | None) -> tuple[Path, Path, Path]:
+    """The upper and work directories in a container's scratch, made at its first start, and an empty one.
+
+    The upper one gets its name last, so that one that exists is complete. `top` is the topmost layer, None when there
+    is none; `hidden` are the engine's directories, which a container of `host:` doesn't see. Raises OSError.
+    """
+    upper, work, empty = (request.scratch / name for name in ("upper", "work", "empty"))
+    if upper.exists():
+        return upper, work, empty
     work.mkdir(mode=0o700, exist_ok=True)
     if top is None:
         # overlayfs wants at least one lower layer.
@@ -80,8 +87,9 @@ def _prepare(request: MountRequest, work: Path, empty: Path, top: str | None, hi
         hide_engine(new, hidden)
     if top is not None:
         # The root directory's own metadata is that of the topmost layer.
-        take_metadata(new, Path(top))
-    new.rename(request.scratch / "upper")
+        take_metadata(new, top)
+    new.rename(upper)
+    return upper, work, empty
 
 
 @contextmanager

@@ -24,14 +24,20 @@ from scow.testing.layers import BytesBlob, gzipped
 Check: TypeAlias = Callable[["Storage"], Awaitable[None]]
 
 
-class _Journal:
-    """Forgets everything: storage drivers hold nothing that outlives a process."""
+class Journal:
+    """What is held now, by number."""
+
+    def __init__(self) -> None:
+        self.held: dict[int, dict[str, str | int]] = {}
+        self._last = 0
 
     def hold(self, **handle: str | int) -> int:
-        return 0
+        self._last += 1
+        self.held[self._last] = handle
+        return self._last
 
     def release(self, entry: int) -> None:
-        pass
+        del self.held[entry]
 
 
 class Storage:
@@ -44,6 +50,8 @@ class Storage:
         context = PluginContext(driver, base / "state", base / "run", {}, "test", (base,))
         module, _, name = factory.partition(":")
         self.plugin: Any = getattr(importlib.import_module(module), name)(context)
+        #: That of the last mount.
+        self.journal = Journal()
 
     def request(self, layer: bytes, below: tuple[Snapshot, ...] = (), blob: BytesBlob | None = None) -> UnpackRequest:
         """To unpack an uncompressed layer, sent as `blob` (gzip, unless the caller has another one)."""
@@ -77,10 +85,13 @@ class Storage:
         """A container's root, as a path that is good within the block."""
         place = self.base / "scratch" / scratch
         place.mkdir(parents=True, exist_ok=True)
-        held = self.plugin.mount(MountRequest(self.driver, scratch, layers, place, _Journal(), volatile))
+        journal = Journal()
+        held = self.plugin.mount(MountRequest(self.driver, scratch, layers, place, journal, volatile))
         assert held is not None, "the driver doesn't claim a mount with its own name"
         async with held as rootfs:
+            self.journal = journal
             yield Path(f"/proc/self/fd/{rootfs.fd}/.")
+        assert journal.held == {}, "something that was written down wasn't crossed out"
 
     def check_empty(self) -> None:
         """No snapshot, and nothing but empty directories where snapshots are made."""
