@@ -16,6 +16,7 @@ from scow.paths import Paths
 from scow.plugins import Registry
 from scow.stages import Stages
 from scow.state.database import Database
+from scow.state.reserve import keep_reserve
 
 
 def open_core(
@@ -32,6 +33,7 @@ def open_core(
         paths.make()
     except OSError as error:
         raise Exhausted(f"{error.filename or paths.root} can't be made: {error.strerror}") from None
+    keep_reserve(paths.root)
     content = ContentStore(paths.content)
     content.prepare()
     registry = Registry(paths, config)

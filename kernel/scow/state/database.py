@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from scow.errors import Corrupt, Exhausted, Internal, Unavailable, Unsupported
+from scow.state.reserve import give_reserve
 
 #: Index n takes the schema from version n to n + 1. Never edit one that was released: append.
 MIGRATIONS: Final = (
@@ -67,6 +68,7 @@ class Database:
         self._open()
 
     def _open(self) -> None:
+        give_reserve(self._path.parent)
         with _database_errors(self._path):
             self._connection = sqlite3.connect(self._path, timeout=30, isolation_level=None)
             self._resting = False
@@ -110,6 +112,7 @@ class Database:
     def write(self) -> Iterator[sqlite3.Connection]:
         """A transaction that takes the write lock at once; committed at the end, rolled back by an exception."""
         self._wake()
+        give_reserve(self._path.parent)
         with _database_errors(self._path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
