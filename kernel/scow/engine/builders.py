@@ -15,9 +15,32 @@ from scow.engine.building import Workbench
 from scow.engine.types import ImageInfo
 from scow.entrypoints import scan
 from scow.errors import NotFound
+from scow.model.digest import Digest
 from scow.model.platform import Platform
 
-__all__ = ["BuildEvent", "BuildRequest", "BuildResult", "Builder", "Finding", "find_builder"]
+__all__ = ["BuildEvent", "BuildOutput", "BuildRequest", "BuildResult", "Builder", "Finding", "find_builder"]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOutput:
+    """Where a result goes. `dest` is a path; empty: nowhere but the image store (`image`, `docker`).
+
+    kind: image (kept here under its names) | docker, oci (an archive; with `directory` a layout) | tar, local (files)
+    | none
+    """
+
+    kind: Literal["image", "docker", "oci", "tar", "local", "none"]
+    dest: str = ""
+    #: Beside the request's.
+    names: tuple[str, ...] = ()
+    push: bool = False
+    directory: bool = False
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the image stays here."""
+        return self.kind == "image" or (self.kind == "docker" and not self.dest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +77,10 @@ class BuildRequest:
     labels: Mapping[str, str] = field(default_factory=dict)
     extra_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int | None = None
+    #: None: the image is kept here.
+    outputs: tuple[BuildOutput, ...] = ()
+    #: Of the image's manifest.
+    annotations: Mapping[str, str] = field(default_factory=dict)
     #: Sockets of SSH agents, by id.
     agents: Mapping[str, str] = field(default_factory=dict)
 
@@ -87,13 +114,17 @@ class BuildEvent:
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
-    """What came out."""
+    """What came out. `image` None: it wasn't kept here; `id` and `digest` (of its manifest) say what it is."""
 
-    image: ImageInfo
+    image: ImageInfo | None
+    id: Digest
+    digest: Digest
     #: Steps that were taken from the cache, and all that there were.
     cached: int
     steps: int
     warnings: tuple[Finding, ...] = ()
+    #: Names that were pushed, with their digests.
+    pushed: tuple[tuple[str, Digest], ...] = ()
 
 
 class Builder(Protocol):

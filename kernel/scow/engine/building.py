@@ -17,35 +17,36 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import msgspec
 import trio
 
 from scow.aio import cleanup
 from scow.content.stored import StoredBlob
-from scow.engine import images
+from scow.engine import images, publish
 from scow.engine.core import Core
 from scow.engine.garbage import bringing_in
 from scow.engine.layering import Layer, write_layer
 from scow.engine.names import new_id
 from scow.engine.rootfs import MADE, NoJournal, told
 from scow.engine.session import Conversation, conversing
+from scow.engine.shipping import Composed, Remote, as_oci, compose, fetch, lay_out, look, pack, send
 from scow.engine.spawn import spawn_supervisor
 from scow.engine.types import ImageInfo, Output, Progress
 from scow.errors import Internal, Invalid, NotFound, ScowError, Unsupported
 from scow.layers.writer import TarWriter, write_changes
 from scow.model.container import ContainerSpec
-from scow.model.descriptor import DOCKER_LAYER, HOST_LAYER, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor, Document
+from scow.model.descriptor import HOST_LAYER, OCI_MANIFEST
 from scow.model.digest import Digest, chain_ids
 from scow.model.image import CONFIG_MAX
 from scow.model.platform import Platform
 from scow.model.process import ExitStatus, Isolation, Mount, ProcessSpec, Resources
-from scow.model.reference import Named, parse_reference
+from scow.model.reference import Named, Reference, parse_reference
 from scow.model.storage import Change, MountRequest, Snapshot, SnapshotStore, UnpackRequest
 from scow.state import images as rows
 from scow.state.liveness import take
@@ -53,9 +54,12 @@ from scow.supervisor.protocol import LayerView, StepFile, StepRequest, Supervise
 
 __all__ = [
     "Base",
+    "Composed",
+    "ImageInfo",
     "Layer",
     "LayerView",
     "Output",
+    "Remote",
     "RunningStep",
     "Stack",
     "Step",
@@ -63,13 +67,13 @@ __all__ = [
     "StepView",
     "TarWriter",
     "Workbench",
+    "compose",
     "open_workbench",
 ]
 
 #: Layers, lowest first.
 Stack = tuple[Layer, ...]
 Report = Callable[[Progress], None]
-_OCI_NAMES: Final = {DOCKER_LAYER: OCI_LAYER, DOCKER_LAYER + ".gzip": OCI_LAYER + "+gzip"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +171,7 @@ class Workbench:
             raise Unsupported(f"{name} can't be built on: it is this machine itself")
         await images.unpack_stored(core, manifest, config, self.storage)
         stack = tuple(
-            Layer(replace(blob, media_type=_OCI_NAMES.get(blob.media_type, blob.media_type)), diff_id)
-            for blob, diff_id in zip(manifest.layers, config.diff_ids, strict=True)
+            Layer(as_oci(blob), diff_id) for blob, diff_id in zip(manifest.layers, config.diff_ids, strict=True)
         )
         raw = msgspec.json.decode(core.content.read(row.config, CONFIG_MAX), type=dict[str, Any])
         rows.touch(core.database, row.manifest)
@@ -271,34 +274,61 @@ class Workbench:
                 await trio.to_thread.run_sync(self._discard, place)
 
     async def save(
-        self, stack: Stack, config: dict[str, Any], names: Sequence[str], *, created: float | None = None
+        self,
+        stack: Stack,
+        config: dict[str, Any],
+        names: Sequence[str],
+        *,
+        created: float | None = None,
+        annotations: Mapping[str, str] | None = None,
     ) -> ImageInfo:
         """Record an image; its names point at it from now on. Raises Exhausted, Invalid (a name)."""
         core = self._core
         full = [self.check_name(name) for name in names]
-        data = msgspec.json.encode(
-            {**config, "rootfs": {"type": "layers", "diff_ids": [str(x.diff_id) for x in stack]}}
-        )
-        above = Document(Descriptor(OCI_CONFIG, Digest.of(data), len(data)), data)
-        manifest = msgspec.json.encode(
-            {
-                "schemaVersion": 2,
-                "mediaType": OCI_MANIFEST,
-                "config": _plain(above.descriptor),
-                "layers": [_plain(layer.descriptor) for layer in stack],
-            }
-        )
-        whole = Document(Descriptor(OCI_MANIFEST, Digest.of(manifest), len(manifest)), manifest)
-        for document in (above, whole):
+        image = compose(stack, config, annotations)
+        for document in (image.config, image.manifest):
             core.content.put(document)
-        digest = whole.descriptor.digest
+        digest = image.manifest.descriptor.digest
+        above = image.config.descriptor.digest
         size = sum(layer.descriptor.size for layer in stack)
-        row = rows.ImageRow(digest, above.descriptor.digest, digest, OCI_MANIFEST, size, created or time.time())
+        row = rows.ImageRow(digest, above, digest, OCI_MANIFEST, size, created or time.time())
         for name in full or ("",):
             rows.save_image(core.database, row, name or None, None)
         images.write_index(core)
         core.events.emit("image", "build", str(row.config), name=names[0] if names else "")
         return images.info(core, digest)
+
+    async def push(self, name: str) -> Digest:
+        """Send a saved image to the registry that its name says; gives the digest there. Raises as `publish`."""
+        return (await publish.push(self._core, name, None, lambda _: None)).digest
+
+    async def send(self, image: Composed, place: str, names: Sequence[str] = ()) -> None:
+        """Write an image to a place that a reference says (`oci-archive:FILE`, a registry's name), under these names.
+
+        Without names, under the one that the place has. Raises Invalid, NotFound, Denied, Unavailable, Exhausted.
+        """
+        transports = self._core.registry.transports()
+        reference = parse_reference(place, transports)
+        wanted = [parse_reference(name, transports) for name in names]
+        await send(self._core, image, reference, wanted or ([reference] if _says_a_name(reference) else []))
+
+    async def look(self, name: str, platform: Platform) -> Remote:
+        """An image that lies elsewhere: what it says. Raises as `pull`."""
+        return await look(self._core, parse_reference(name, self._core.registry.transports()), platform)
+
+    async def take(self, remote: Remote, layer: Layer) -> None:
+        """One layer of an image that lies elsewhere, into the store; checked. Raises as `pull`."""
+        await fetch(self._core, remote.source, layer.descriptor)
+
+    async def lay_out(self, stack: Stack, target: Path) -> None:
+        """The files that a stack makes, in a directory; all belong to us there. Raises Invalid, Denied, Exhausted."""
+        async with self.view(stack) as root:
+            await lay_out(root, target)
+
+    async def pack(self, stack: Stack, target: Path) -> None:
+        """The files that a stack makes, as a tar archive. Raises Invalid, NotFound, Exhausted."""
+        async with self.view(stack) as root:
+            await pack(root, target)
 
     def _spec(self, step_id: str, stack: Stack, step: Step) -> ContainerSpec:
         network = self._core.registry.pick("network", step.network).name
@@ -432,5 +462,6 @@ def _told(changes: Iterable[Change], made: set[bytes]) -> list[Change]:
     return told(changes, MADE | made | {b"etc"}, ())
 
 
-def _plain(descriptor: Descriptor) -> dict[str, object]:
-    return {"mediaType": descriptor.media_type, "digest": str(descriptor.digest), "size": descriptor.size}
+def _says_a_name(reference: Reference) -> bool:
+    """Whether what is sent there gets a name by that: `oci:DIR:TAG`, a registry's name."""
+    return isinstance(reference, Named) or ":" in reference.rest

@@ -12,6 +12,7 @@ from scow.engine.building import Base, Workbench
 from scow_plugins.builder._cache import Cache
 from scow_plugins.builder._instructions import Arg, Instruction
 from scow_plugins.builder._lint import lint
+from scow_plugins.builder._outputs import check_outputs, put_out
 from scow_plugins.builder._plan import Options, Plan, make_plan
 from scow_plugins.builder._solve import Solved, Solver, rfc3339
 from scow_plugins.builder._source import located, wrong
@@ -45,7 +46,7 @@ class DockerfileBuilder:
         self, bench: Workbench, request: BuildRequest, listener: Callable[[BuildEvent], None]
     ) -> BuildResult:
         """Build. Raises Invalid, NotFound, Conflict, and what the engine raises."""
-        names = tuple(bench.check_name(name) for name in request.names)
+        check_outputs(bench, request)
         plan, bases, dockerfile = await _planned(bench, request)
         configs = {name: base.config for (name, _), base in bases.items()}
         warnings = lint(dockerfile, _options(request), request.ignore, configs.get)
@@ -61,8 +62,16 @@ class DockerfileBuilder:
         finally:
             cache.close()
         config = _config(plan, request, solved, solver.epoch)
-        image = await bench.save(solved.stack, config, names)
-        return BuildResult(image, solver.tally.cached, solver.tally.steps, warnings)
+        image, composed, pushed = await put_out(bench, request, solved.stack, config)
+        return BuildResult(
+            image,
+            composed.config.descriptor.digest,
+            composed.manifest.descriptor.digest,
+            solver.tally.cached,
+            solver.tally.steps,
+            warnings,
+            pushed,
+        )
 
 
 def _understood(request: BuildRequest) -> Dockerfile:

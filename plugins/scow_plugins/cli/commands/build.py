@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from scow_plugins.cli._buildflags import check_attestations, manifest_annotations, outputs
 from scow_plugins.cli._cli import Cli
 from scow_plugins.cli._flags import Args, Command, Flag, UsageError
 
@@ -42,25 +45,26 @@ COMMAND = Command(
         Flag("print", "Print the plan, build nothing: plan", "string"),
         Flag("explain", "Say of each step that isn't from the cache what has changed"),
         Flag("metadata-file", "Write digests of the image to a file, as JSON", "string"),
-        Flag("load", "The image is kept here (it always is)"),
+        Flag(
+            "output", "Where the result goes: DIRECTORY, -, or type=image|docker|oci|tar|local|registry,…", "list", "o"
+        ),
+        Flag("load", "Keep the image here, whatever --output says (without it, it is kept)"),
         Flag("push", "Send the image to the registries that its names say"),
+        Flag("annotation", "Set metadata of the manifest, [manifest:]key=value", "list"),
+        Flag("provenance", "false: images have no attestations", "string"),
+        Flag("sbom", "false: images have no attestations", "string"),
+        Flag("attest", "type=TYPE,disabled=true: images have no attestations", "list"),
         Flag("storage", "Build with this mount plugin", "string"),
         Flag("runtime", "Run steps with this exec plugin", "string"),
     ),
     least=1,
     most=1,
     refused={
-        "--annotation": "labels say the same, in the image's configuration",
         "--cache-from": "the cache is this engine's own for now",
         "--cache-to": "the cache is this engine's own for now",
         "--cgroup-parent": "steps get control groups of their own",
-        "--output": "build, then `scow save` or `scow export`",
-        "-o": "build, then `scow save` or `scow export`",
         "--ssh": "give a key as a --secret",
         "--ulimit": "",
-        "--sbom": "",
-        "--provenance": "",
-        "--attest": "",
         "--allow": "a build step never gets more rights than a container",
         "--squash": "a multi-stage build keeps only what is copied",
         "--compress": "the context isn't sent anywhere",
@@ -74,20 +78,26 @@ _SCP: Final = re.compile(r"[A-Za-z0-9._~-]+@[A-Za-z0-9.-]+:")
 
 
 async def main(cli: Cli, args: Args) -> int:
-    """Prints the image's ID."""
-    import trio
-
-    from scow.engine.builders import find_builder
-    from scow_plugins.cli._buildview import viewing
-
+    """Prints the image's ID, unless a result goes to standard output or is no image."""
     style = "quiet" if args.on("quiet") else args.text("progress") or "auto"
     if style not in _STYLES:
         raise UsageError(f'invalid argument "{style}" for "--progress" flag: write {", ".join(_STYLES)}')
     if args.text("print") not in (None, "plan"):
         raise UsageError(f'invalid argument "{args.text("print")}" for "--print" flag: write plan')
-    if args.on("push") and not args.all("tag"):
+    if args.on("push") and not args.all("tag") and not any("name=" in each for each in args.all("output")):
         raise UsageError("--push needs a name: -t name")
-    request = await trio.to_thread.run_sync(build_request, cli, args)
+    check_attestations(args)
+    with _standard_output(cli, args) as stdout:
+        return await _main(cli, args, style, stdout)
+
+
+async def _main(cli: Cli, args: Args, style: str, stdout: str) -> int:
+    import trio
+
+    from scow.engine.builders import find_builder
+    from scow_plugins.cli._buildview import viewing
+
+    request = await trio.to_thread.run_sync(build_request, cli, args, stdout)
     builder = find_builder()
     async with (
         cli.engine() as engine,
@@ -103,34 +113,48 @@ async def main(cli: Cli, args: Args) -> int:
             return 0
         async with viewing(cli, style, explain=args.on("explain")) as show:
             result = await builder.build(bench, request, show)
-        if args.on("push"):
-            for name in args.all("tag"):
-                pushed = await engine.push(name)
-                if style != "quiet":
-                    cli.err(f"pushed {name}: {pushed.digest}")
-    _report(cli, args, style, result)
+    _report(cli, args, style, result, request, stdout)
     return 0
 
 
-def _report(cli: Cli, args: Args, style: str, result: BuildResult) -> None:
+@contextmanager
+def _standard_output(cli: Cli, args: Args) -> Iterator[str]:
+    """A path for what goes to standard output; empty when nothing does. Raises UsageError for a terminal."""
+    if not any(text == "-" or "dest=-" in text.split(",") for text in args.all("output")):
+        yield ""
+        return
+    if cli.is_tty(cli.stdout):
+        raise UsageError("refusing to write an archive to a terminal", hint="redirect the output")
+    from scow_plugins.cli._through import Through
+
+    with Through(cli) as inlet:
+        yield inlet
+
+
+def _report(cli: Cli, args: Args, style: str, result: BuildResult, request: BuildRequest, stdout: str) -> None:
     if style in ("auto", "plain", "tty"):
         if result.warnings:
             many = len(result.warnings)
             cli.err(f"{many} warning{'s' if many != 1 else ''} found (use --check to see them)")
-        for name in args.all("tag"):
+        for name in request.names if result.image is not None else ():
             cli.err(f"named {name}")
+        for name, digest in result.pushed:
+            cli.err(f"pushed {name}: {digest}")
     if path := args.text("iidfile"):
-        _write(path, str(result.image.id))
+        _write(path, str(result.id))
     if path := args.text("metadata-file"):
         import json
 
         data = {
-            "containerimage.config.digest": str(result.image.id),
-            "containerimage.digest": str(result.image.manifest_digest),
+            "containerimage.config.digest": str(result.id),
+            "containerimage.digest": str(result.digest),
             "image.name": ",".join(args.all("tag")),
         }
         _write(path, json.dumps(data, indent=2) + "\n")
-    cli.out(str(result.image.id))
+    # Archives have IDs, too; plain files have none.
+    images = [output for output in request.outputs if output.kind in ("image", "docker", "oci")]
+    if (images or not request.outputs) and not (stdout and any(each.dest == stdout for each in request.outputs)):
+        cli.out(str(result.id))
 
 
 def _write(path: str, text: str) -> None:
@@ -156,7 +180,7 @@ def _checked(cli: Cli, findings: tuple[Finding, ...], request: BuildRequest) -> 
     return 1
 
 
-def build_request(cli: Cli, args: Args) -> BuildRequest:
+def build_request(cli: Cli, args: Args, stdout: str = "") -> BuildRequest:
     """What the flags say, with the files read that they name. Raises UsageError, Invalid, NotFound."""
     from scow.api import Platform
     from scow.engine.builders import BuildRequest
@@ -183,6 +207,8 @@ def build_request(cli: Cli, args: Args) -> BuildRequest:
         labels=_pairs(cli, args, "label", environment=False),
         extra_hosts=_hosts(args),
         shm_size=args.number("shm-size"),
+        outputs=outputs(args, stdout),
+        annotations=manifest_annotations(args),
     )
 
 

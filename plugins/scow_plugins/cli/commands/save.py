@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import threading
-
-from scow_plugins.cli._cli import Cli, StdoutClosed
+from scow_plugins.cli._cli import Cli
 from scow_plugins.cli._flags import Args, Command, Flag, UsageError
+from scow_plugins.cli._through import Through
 
 COMMAND = Command(
     "[OPTIONS] IMAGE [IMAGE...]",
@@ -18,7 +16,6 @@ COMMAND = Command(
     most=None,
     refused={"--platform": "pull the platform that you want"},
 )
-_PIECE = 1 << 20
 
 
 async def main(cli: Cli, args: Args) -> int:
@@ -35,35 +32,6 @@ async def main(cli: Cli, args: Args) -> int:
         if path:
             await engine.save(args.words, path, format=kind)
             return 0
-        with _Through(cli) as inlet:
+        with Through(cli) as inlet:
             await engine.save(args.words, inlet, format=kind)
     return 0
-
-
-class _Through:
-    """A path whose bytes come out at standard output: whatever that is, it can't be opened anew and cut to nothing."""
-
-    def __init__(self, cli: Cli) -> None:
-        self._cli = cli
-        self._out, self._in = os.pipe()
-        self._closed = False
-        self._thread = threading.Thread(target=self._pump, daemon=True)
-
-    def __enter__(self) -> str:
-        self._thread.start()
-        return f"/proc/self/fd/{self._in}"
-
-    def __exit__(self, *failure: object) -> None:
-        os.close(self._in)
-        self._thread.join()
-        if self._closed:
-            raise StdoutClosed
-
-    def _pump(self) -> None:
-        try:
-            while data := os.read(self._out, _PIECE):
-                self._cli.out_bytes(data)
-        except StdoutClosed:
-            self._closed = True
-        finally:
-            os.close(self._out)
