@@ -87,6 +87,36 @@ def busybox(registry: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     return "busybox"
 
 
+@pytest.fixture(scope="session")
+def debian_tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A small Debian as files; whoever changes them does so after `debian_layer` was made."""
+    require("debootstrap")
+    tree = tmp_path_factory.mktemp("debian") / "tree"
+    made = subprocess.run(
+        ["debootstrap", "--variant=minbase", "bookworm", str(tree)], capture_output=True, text=True, check=False
+    )
+    if made.returncode != 0:
+        pytest.skip(f"needs a Debian mirror that debootstrap reaches: {made.stdout[-200:]}")
+    yield tree
+    shutil.rmtree(tree)
+
+
+@pytest.fixture(scope="session")
+def debian_layer(debian_tree: Path) -> bytes:
+    """The small Debian as a layer."""
+    return images.layer_of(debian_tree)
+
+
+@pytest.fixture(scope="session")
+def debian(registry: str, debian_layer: bytes, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """library/debian:bookworm in the registry, configured as Docker's own."""
+    config = {"Cmd": ["bash"], "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]}
+    layout = images.write_layout(tmp_path_factory.mktemp("debian-image") / "layout", [debian_layer], config)
+    images.push(layout, registry, "library/debian:bookworm")
+    shutil.rmtree(layout)
+    return "debian:bookworm"
+
+
 @dataclass
 class Scow:
     """The command line on an engine of its own."""
@@ -164,13 +194,13 @@ def launcher(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 def scow(launcher: bool, tmp_path: Path) -> Iterator[Scow]:
     """A scow without a registry of its own; everything it leaves behind fails the test."""
-    yield from _engine(tmp_path, launcher, "")
+    yield from engine_at(tmp_path, launcher, "")
 
 
 @pytest.fixture
 def pulled(launcher: bool, tmp_path: Path, registry: str, busybox: str) -> Iterator[Scow]:
     """A scow whose docker.io is mirrored by the registry, with busybox pulled."""
-    for engine in _engine(tmp_path, launcher, registry):
+    for engine in engine_at(tmp_path, launcher, registry):
         engine("pull", "-q", busybox)
         yield engine
 
@@ -178,10 +208,11 @@ def pulled(launcher: bool, tmp_path: Path, registry: str, busybox: str) -> Itera
 @pytest.fixture
 def mirrored(launcher: bool, tmp_path: Path, registry: str, busybox: str) -> Iterator[Scow]:
     """A scow whose docker.io is mirrored by the registry, with an empty store."""
-    yield from _engine(tmp_path, launcher, registry)
+    yield from engine_at(tmp_path, launcher, registry)
 
 
-def _engine(tmp_path: Path, warmed: bool, registry: str) -> Iterator[Scow]:
+def engine_at(tmp_path: Path, warmed: bool, registry: str) -> Iterator[Scow]:
+    """A scow in a directory, for a fixture's time; with a registry, that is docker.io's mirror."""
     config = tmp_path / "config.toml"
     config.write_text(f'[registries."docker.io"]\nmirrors = ["http://{registry}"]\n' if registry else "")
     engine = Scow(tmp_path / "root", tmp_path / "run", config, warmed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import stat
 import subprocess
 import urllib.request
@@ -24,23 +23,14 @@ _NGINX = {
 
 
 @pytest.fixture(scope="session")
-def nginx(registry: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+def nginx(registry: str, debian_tree: Path, debian_layer: bytes, tmp_path_factory: pytest.TempPathFactory) -> str:
     """library/nginx in the registry: OCI with gzip as `latest` and `oci-zstd`, Docker's format as `docker`."""
-    require("debootstrap", "skopeo")
-    home = tmp_path_factory.mktemp("nginx")
-    tree = home / "tree"
-    made = subprocess.run(
-        ["debootstrap", "--variant=minbase", "bookworm", str(tree)], capture_output=True, text=True, check=False
-    )
-    if made.returncode != 0:
-        pytest.skip(f"needs a Debian mirror that debootstrap reaches: {made.stdout[-200:]}")
-    before = _listing(tree)
-    base = images.layer_of(tree)
-    _install_nginx(tree)
-    changed = [path for path, stamp in _listing(tree).items() if before.get(path) != stamp]
-    top = images.layer_of(tree, sorted(changed), recursive=False)
-    layout = images.write_layout(home / "layout", [base, top], _NGINX)
-    shutil.rmtree(tree)
+    require("skopeo")
+    before = _listing(debian_tree)
+    _install_nginx(debian_tree)
+    changed = [path for path, stamp in _listing(debian_tree).items() if before.get(path) != stamp]
+    top = images.layer_of(debian_tree, sorted(changed), recursive=False)
+    layout = images.write_layout(tmp_path_factory.mktemp("nginx") / "layout", [debian_layer, top], _NGINX)
     images.push(layout, registry, "library/nginx:latest")
     images.push(layout, registry, "library/nginx:docker", "--format", "v2s2")
     images.push(layout, registry, "library/nginx:oci-zstd", "--format", "oci", "--dest-compress-format", "zstd")
