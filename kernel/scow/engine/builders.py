@@ -18,7 +18,16 @@ from scow.errors import NotFound
 from scow.model.digest import Digest
 from scow.model.platform import Platform
 
-__all__ = ["BuildEvent", "BuildOutput", "BuildRequest", "BuildResult", "Builder", "Finding", "find_builder"]
+__all__ = [
+    "BuildEvent",
+    "BuildOutput",
+    "BuildRequest",
+    "BuildResult",
+    "Builder",
+    "CacheTarget",
+    "Finding",
+    "find_builder",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +50,19 @@ class BuildOutput:
     def keeps(self) -> bool:
         """Whether the image stays here."""
         return self.kind == "image" or (self.kind == "docker" and not self.dest)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheTarget:
+    """Where what a build has met is written for others. `inline`: into the image; else `place` is a reference.
+
+    `everything`: all stages, not only what the result is made of.
+    """
+
+    kind: Literal["inline", "image"]
+    place: str = ""
+    everything: bool = False
+    ignore_error: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +101,9 @@ class BuildRequest:
     shm_size: int | None = None
     #: None: the image is kept here.
     outputs: tuple[BuildOutput, ...] = ()
+    #: References of caches that may be used, and where to write some.
+    cache_from: tuple[str, ...] = ()
+    cache_to: tuple[CacheTarget, ...] = ()
     #: Of the image's manifest.
     annotations: Mapping[str, str] = field(default_factory=dict)
     #: Sockets of SSH agents, by id.

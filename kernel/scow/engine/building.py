@@ -35,7 +35,7 @@ from scow.engine.layering import Layer, write_layer
 from scow.engine.names import new_id
 from scow.engine.rootfs import MADE, NoJournal, told
 from scow.engine.session import Conversation, conversing
-from scow.engine.shipping import Composed, Remote, as_oci, compose, fetch, lay_out, look, pack, send
+from scow.engine.shipping import Composed, Remote, as_oci, compose, fetch_layer, lay_out, look, pack, send
 from scow.engine.spawn import spawn_supervisor
 from scow.engine.types import ImageInfo, Output, Progress
 from scow.errors import Internal, Invalid, NotFound, ScowError, Unsupported
@@ -318,7 +318,7 @@ class Workbench:
 
     async def take(self, remote: Remote, layer: Layer) -> None:
         """One layer of an image that lies elsewhere, into the store; checked. Raises as `pull`."""
-        await fetch(self._core, remote.source, layer.descriptor)
+        await fetch_layer(self._core, remote.source, layer)
 
     async def lay_out(self, stack: Stack, target: Path) -> None:
         """The files that a stack makes, in a directory; all belong to us there. Raises Invalid, Denied, Exhausted."""

@@ -6,6 +6,7 @@ blob, as a pulled image is.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,17 @@ from scow.engine.core import Core
 from scow.engine.layering import Layer
 from scow.engine.neighbours import destination
 from scow.errors import Corrupt, Invalid, NotFound, ScowError
-from scow.model.descriptor import DOCKER_LAYER, HOST_LAYER, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor, Document
+from scow.layers.codecs import plain
+from scow.model.descriptor import (
+    DOCKER_LAYER,
+    HOST_LAYER,
+    OCI_CONFIG,
+    OCI_LAYER,
+    OCI_MANIFEST,
+    TAR_LAYERS,
+    Descriptor,
+    Document,
+)
 from scow.model.digest import Digest
 from scow.model.fetching import Source
 from scow.model.image import CONFIG_MAX, Manifest, parse_config, parse_document
@@ -116,6 +127,28 @@ async def fetch(core: Core, source: Source, descriptor: Descriptor) -> None:
         elif ingest.offset < descriptor.size or descriptor.size == 0:
             await core.stages.fetch(source, descriptor, ingest)
         await ingest.commit()
+
+
+async def fetch_layer(core: Core, source: Source, layer: Layer) -> None:
+    """A layer into the store, checked against its diff ID, too: it may be unpacked here already, from another blob."""
+    blob = layer.descriptor
+    if TAR_LAYERS.get(blob.media_type) == "none" and blob.digest != layer.diff_id:
+        raise Corrupt(f"layer {blob.digest} is not packed, and is said to hold {layer.diff_id}")
+    if blob.media_type not in TAR_LAYERS:
+        raise Corrupt(f"layer {blob.digest} has the media type {blob.media_type}, which scow can't unpack")
+    await fetch(core, source, blob)
+    if blob.digest != layer.diff_id:
+        await trio.to_thread.run_sync(_check_content, core, layer)
+
+
+def _check_content(core: Core, layer: Layer) -> None:
+    found = hashlib.new(layer.diff_id.algorithm)
+    with core.content.blob(layer.descriptor.digest).open("rb") as file:
+        for piece in plain(file):
+            trio.from_thread.check_cancelled()
+            found.update(piece)
+    if found.hexdigest() != layer.diff_id.hex:
+        raise Corrupt(f"layer {layer.descriptor.digest} does not hold {layer.diff_id}")
 
 
 async def lay_out(root: int, target: Path) -> None:

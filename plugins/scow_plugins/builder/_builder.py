@@ -10,6 +10,7 @@ from scow.api import Invalid, NotFound, Platform, ScowError
 from scow.engine.builders import BuildEvent, BuildRequest, BuildResult, Finding
 from scow.engine.building import Base, Workbench
 from scow_plugins.builder._cache import Cache
+from scow_plugins.builder._caches import export_caches, inline
 from scow_plugins.builder._instructions import Arg, Instruction
 from scow_plugins.builder._lint import lint
 from scow_plugins.builder._outputs import check_outputs, put_out
@@ -61,8 +62,9 @@ class DockerfileBuilder:
             solved = await solver.run()
         finally:
             cache.close()
-        config = _config(plan, request, solved, solver.epoch)
+        config = _config(plan, request, solved, solver.epoch) | inline(solver, request, solved.stack)
         image, composed, pushed = await put_out(bench, request, solved.stack, config)
+        await export_caches(solver, solved.stack)
         return BuildResult(
             image,
             composed.config.descriptor.digest,

@@ -45,11 +45,9 @@ async def run_key(solver: Solver, op: RunOp, below: Stack) -> Key:
 
 
 async def _mount_key(solver: Solver, mount: MountOp) -> dict[str, Any]:
-    from scow_plugins.builder._solve import chain_of
-
     key: dict[str, Any] = {"kind": mount.kind, "target": mount.target, "ro": mount.read_only}
     if mount.kind == "bind":
-        key |= {"source": mount.source, "tree": chain_of(await solver.stack_of(mount.origin))}
+        key |= {"source": mount.source, "tree": await solver.tree_key(mount.origin)}
     elif mount.kind == "cache":
         key |= {"id": mount.id}
     elif mount.kind == "tmpfs":

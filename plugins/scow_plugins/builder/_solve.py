@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,6 @@ import trio
 from scow.api import (
     Conflict,
     Corrupt,
-    Descriptor,
     Digest,
     Invalid,
     NoCommand,
@@ -32,6 +31,8 @@ from scow.engine.builders import BuildEvent, BuildRequest
 from scow.engine.building import Base, Layer, Stack, Workbench
 from scow_plugins.builder import _archive, _remote
 from scow_plugins.builder._cache import Cache, Key, Record
+from scow_plugins.builder._cachedoc import Noted, layer_of
+from scow_plugins.builder._caches import Imported, open_caches
 from scow_plugins.builder._contexts import cloned, commit_of
 from scow_plugins.builder._gitref import GitRef, parse_git
 from scow_plugins.builder._ignore import Ignore, read_patterns
@@ -65,6 +66,12 @@ class Tally:
 
     steps: int = 0
     cached: int = 0
+    shown: int = 0
+
+    def number(self) -> int:
+        """A number for what is shown next."""
+        self.shown += 1
+        return self.shown
 
 
 class Solver:
@@ -79,12 +86,17 @@ class Solver:
         self.tell = listener
         self.cache = cache
         self.tally = Tally()
+        #: What this build has met, for caches that others take.
+        self.noted: list[Noted] = []
+        self.memos: dict[str, str] = {}
+        self.imported = Imported()
         self.limiter = trio.CapacityLimiter(max(os.cpu_count() or 1, 2))
         self._bases: dict[tuple[str, Platform], Base] = {}
         self._fetching = trio.Lock()
         self._solved: dict[int, Solved] = {}
         self._done = {index: trio.Event() for index in plan.stages}
         self._contexts: dict[str, tuple[Tree, trio.Lock]] = {}
+        self._tree_keys: dict[Origin, str] = {}
         epoch = request.build_args.get("SOURCE_DATE_EPOCH", "")
         if epoch and not (epoch.isascii() and epoch.isdigit()):
             raise Invalid(f"SOURCE_DATE_EPOCH {epoch!r} is not a number of seconds")
@@ -94,6 +106,7 @@ class Solver:
         """Solve all stages; gives the target's. Raises the first failure, after the others were stopped."""
         async with AsyncExitStack() as stack:
             await self._open_contexts(stack)
+            self.imported = await open_caches(self)
             try:
                 async with trio.open_nursery() as nursery:
                     for stage in self.plan.stages.values():
@@ -176,7 +189,7 @@ class Solver:
 
     async def _step(self, stage: PlannedStage, step: PlannedStep, solved: Solved, number: int, total: int) -> None:
         self.tally.steps += 1
-        identity = self.tally.steps
+        identity = self.tally.number()
         title = f"[{stage.name} {number}/{total}] {step.title}"
         began = time.monotonic()
         self.tell(BuildEvent("start", identity, title, stage.name))
@@ -215,19 +228,56 @@ class Solver:
                 key = Key("workdir", parent=chain_of(below), path=op.path, epoch=self.epoch)
                 work = partial(self._make_directory, below, op.path)
             used = not self.request.no_cache and stage.name not in self.request.no_cache_filter
-            record = self.cache.find(key) if used else None
-            if record is not None:
-                layer = layer_of(record)
-                if await self.bench.again(below, layer):
-                    return layer, record.created, True, ""
             where = self.request.context_name or self.request.context
             slot = f"{where} {self.request.file_name} {stage.name} {step.said.at.line}"
             files = copying.digests() if copying is not None else {}
+            record = await self._known(key, below, slot) if used else None
+            if record is not None:
+                self.noted.append(Noted(key.value, record))
+                return layer_of(record), record.created, True, ""
             why = self.cache.explain(key, slot, files) if used else "the cache isn't used"
             layer = await work()
-        created = time.time()
-        self.cache.add(key, slot, Record(*_columns(layer), created), files)
-        return layer, created, False, why
+        record = Record(*_columns(layer), time.time())
+        self.cache.add(key, slot, record, files)
+        self.noted.append(Noted(key.value, record))
+        return layer, record.created, False, why
+
+    async def _known(self, key: Key, below: Stack, slot: str) -> Record | None:
+        """The layer of a key, on top of its stack: made here before, or somewhere else."""
+        record = self.cache.find(key)
+        if record is not None and await self.bench.again(below, layer_of(record)):
+            return record
+        record = await self.imported.bring(self, key.value, below)
+        if record is not None:
+            self.cache.add(key, slot, record)
+        return record
+
+    def _memo(self, key: Key) -> str | None:
+        value = self.cache.memo(key) or self.imported.memo(key.value)
+        if value is not None:
+            self.memos[key.value] = value
+        return value
+
+    def _remember(self, key: Key, value: str) -> None:
+        self.cache.remember(key, value)
+        self.memos[key.value] = value
+
+    def note(self, text: str) -> None:
+        """Something that the user should know."""
+        self.tell(BuildEvent("note", 0, title=text))
+
+    @contextmanager
+    def showing(self, title: str) -> Iterator[None]:
+        """Show work that is no step."""
+        identity = self.tally.number()
+        began = time.monotonic()
+        self.tell(BuildEvent("start", identity, title))
+        try:
+            yield
+        except BaseException:
+            self.tell(BuildEvent("failed", identity, title, seconds=time.monotonic() - began))
+            raise
+        self.tell(BuildEvent("done", identity, title, seconds=time.monotonic() - began))
 
     # WORKDIR
 
@@ -235,7 +285,7 @@ class Solver:
         if path == "/":
             return True
         key = Key("is-directory", parent=chain_of(below), path=path)
-        known = self.cache.memo(key)
+        known = self._memo(key)
         if known is None:
             async with self.looking(below) as tree:
                 place = Layout(TarWriter(lambda _: None), tree, owner=None, mode=None, mtime=0).settle(path)
@@ -243,7 +293,7 @@ class Solver:
             if node is not None and not node.is_directory:
                 raise Invalid(f"the working directory {path} is no directory in the image")
             known = "yes" if node is not None else "no"
-            self.cache.remember(key, known)
+            self._remember(key, known)
         return known == "yes"
 
     async def _make_directory(self, below: Stack, path: str) -> Layer:
@@ -309,13 +359,13 @@ class Solver:
         memo = Key(
             "choose", tree=chain_of(stack), sources=op.sources, exclude=op.exclude, parents=op.parents, mode=op.chmod
         )
-        known = self.cache.memo(memo)
+        known = self._memo(memo)
         if known is None:
             async with self.looking(stack) as tree:
                 tree.name = str(op.origin)
                 chosen = await trio.to_thread.run_sync(_choose_all, tree, op)
                 known = digest_of(chosen, mode, owners=not op.chown)
-            self.cache.remember(memo, known)
+            self._remember(memo, known)
         return known
 
     def _context(self, origin: Origin) -> tuple[Tree, trio.Lock]:
@@ -333,6 +383,16 @@ class Solver:
         if origin.kind == "scratch":
             return ()
         return (await self._context_layer(origin),)
+
+    async def tree_key(self, origin: Origin) -> str:
+        """What is in a tree, as a digest: of a context without times, which differ from machine to machine."""
+        if origin.kind not in ("context", "named"):
+            return chain_of(await self.stack_of(origin))
+        if origin not in self._tree_keys:
+            async with AsyncExitStack() as stack:
+                copying = await self._prepare_copy(stack, CopyOp(origin, (".",), "/"), ())
+            self._tree_keys[origin] = copying.key.value
+        return self._tree_keys[origin]
 
     async def _context_layer(self, origin: Origin) -> Layer:
         """A context as a layer: what a bind mount of it shows, without what it leaves out."""
@@ -514,12 +574,6 @@ def _checksum(text: str) -> str:
     if digest.algorithm != "sha256":
         raise Invalid(f"invalid checksum {text!r}: only sha256 is supported")
     return digest.hex
-
-
-def layer_of(record: Record) -> Layer:
-    """A layer as the cache has it."""
-    digest = Digest.parse(record.digest)
-    return Layer(Descriptor(record.media_type, digest, record.size), Digest.parse(record.layer))
 
 
 def _columns(layer: Layer) -> tuple[str, str, int, str]:

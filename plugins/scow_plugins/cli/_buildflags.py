@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from scow_plugins.cli._flags import Args, UsageError
 
 if TYPE_CHECKING:
-    from scow.engine.builders import BuildOutput
+    from scow.engine.builders import BuildOutput, CacheTarget
 
 _TRUE: Final = ("true", "1", "")
 _FALSE: Final = ("false", "0")
@@ -145,6 +145,65 @@ def manifest_annotations(args: Args) -> dict[str, str]:
                 )
         found[key] = value
     return found
+
+
+def cache_from(args: Args) -> tuple[str, ...]:
+    """--cache-from as references. Raises UsageError."""
+    found = []
+    for text in args.all("cache-from"):
+        kind, values = _cache("--cache-from", text, {"registry": {"ref"}, "local": {"src", "tag"}})
+        found.append(values["ref"] if kind == "registry" else _layout("--cache-from", text, values, "src"))
+    return tuple(found)
+
+
+def cache_to(args: Args) -> tuple[CacheTarget, ...]:
+    """--cache-to. Raises UsageError."""
+    from scow.engine.builders import CacheTarget
+
+    more = {"mode", "ignore-error", *_COMPRESSION, "oci-mediatypes", "image-manifest"}
+    found = []
+    for text in args.all("cache-to"):
+        known = {"registry": {"ref", *more}, "local": {"dest", "tag", *more}, "inline": set[str]()}
+        kind, values = _cache("--cache-to", text, known)
+        if kind == "inline":
+            found.append(CacheTarget("inline"))
+            continue
+        for name, value in values.items():
+            if name in _COMPRESSION and (name, value) != ("compression", "uncompressed"):
+                raise UsageError(f"{name}={value} of --cache-to is not supported by scow")
+            if name in ("oci-mediatypes", "image-manifest") and not truth("--cache-to", name, value):
+                raise UsageError(f"{name}={value} of --cache-to is not supported by scow", hint="caches are OCI images")
+        if (mode := values.get("mode", "min")) not in ("min", "max"):
+            raise UsageError(f'invalid argument "{text}" for "--cache-to" flag: mode is min or max')
+        place = values["ref"] if kind == "registry" else _layout("--cache-to", text, values, "dest")
+        ignore = truth("--cache-to", "ignore-error", values.get("ignore-error", "false"))
+        found.append(CacheTarget("image", place, mode == "max", ignore))
+    return tuple(found)
+
+
+def _cache(flag: str, text: str, known: Mapping[str, set[str]]) -> tuple[str, dict[str, str]]:
+    """A cache's type, and its attributes."""
+    if "=" not in text:
+        return "registry", {"ref": text}
+    values = fields(flag, text)
+    kind = values.pop("type", "")
+    if kind not in known:
+        raise UsageError(
+            f"type={kind} of {flag} is not supported by scow", hint=f"there are {', '.join(known)}: type=registry,ref=…"
+        )
+    for name in values:
+        if name not in known[kind]:
+            raise UsageError(f"{name} of {flag} type={kind} is not supported by scow")
+    if kind == "registry" and not values.get("ref"):
+        raise UsageError(f'invalid argument "{text}" for "{flag}" flag: write type=registry,ref=NAME')
+    return kind, values
+
+
+def _layout(flag: str, text: str, values: Mapping[str, str], name: str) -> str:
+    place = values.get(name, "")
+    if not place or ":" in place:
+        raise UsageError(f'invalid argument "{text}" for "{flag}" flag: write type=local,{name}=DIRECTORY')
+    return f"oci:{place}:{values.get('tag') or 'latest'}"
 
 
 _LEVELS: Final = ("manifest", "index", "manifest-descriptor", "index-descriptor")

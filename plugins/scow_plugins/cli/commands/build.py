@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from scow_plugins.cli._buildflags import check_attestations, manifest_annotations, outputs
+from scow_plugins.cli._buildflags import cache_from, cache_to, check_attestations, manifest_annotations, outputs
 from scow_plugins.cli._cli import Cli
 from scow_plugins.cli._flags import Args, Command, Flag, UsageError
 
@@ -50,6 +50,8 @@ COMMAND = Command(
         ),
         Flag("load", "Keep the image here, whatever --output says (without it, it is kept)"),
         Flag("push", "Send the image to the registries that its names say"),
+        Flag("cache-from", "Use a cache: NAME, or type=registry,ref=NAME, or type=local,src=DIRECTORY", "list"),
+        Flag("cache-to", "Write a cache: NAME, or type=registry|local|inline,…,mode=min|max", "list"),
         Flag("annotation", "Set metadata of the manifest, [manifest:]key=value", "list"),
         Flag("provenance", "false: images have no attestations", "string"),
         Flag("sbom", "false: images have no attestations", "string"),
@@ -60,8 +62,6 @@ COMMAND = Command(
     least=1,
     most=1,
     refused={
-        "--cache-from": "the cache is this engine's own for now",
-        "--cache-to": "the cache is this engine's own for now",
         "--cgroup-parent": "steps get control groups of their own",
         "--ssh": "give a key as a --secret",
         "--ulimit": "",
@@ -208,6 +208,8 @@ def build_request(cli: Cli, args: Args, stdout: str = "") -> BuildRequest:
         extra_hosts=_hosts(args),
         shm_size=args.number("shm-size"),
         outputs=outputs(args, stdout),
+        cache_from=cache_from(args),
+        cache_to=cache_to(args),
         annotations=manifest_annotations(args),
     )
 
