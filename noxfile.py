@@ -129,7 +129,14 @@ def wheel(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Times against docker and podman where they are installed; results go to benchmarks/results (root)."""
+    """Times against docker and podman where they are installed; results go to benchmarks/results (root).
+
+    `nox -s bench -- run --rounds 5` or `-- pull --images 100`: one of the two, with its options.
+    """
     group(session, "bench")
     session.install(".")
-    session.run("python", "benchmarks/run.py", *session.posargs)
+    scripts, arguments = ["run", "pull"], list(session.posargs)
+    if arguments and arguments[0] in scripts:
+        scripts = [arguments.pop(0)]
+    for script in scripts:
+        session.run("python", f"benchmarks/{script}.py", *arguments)

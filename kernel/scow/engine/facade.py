@@ -760,11 +760,13 @@ async def open_engine(
     log_level: str | None = None,
     log_format: str | None = None,
     trace: Path | None = None,
+    leaving: bool = False,
 ) -> AsyncIterator[Engine]:
     """Open the engine of a root directory; what dead processes held is reclaimed first.
 
     `root` and `run` default to SCOW_ROOT and SCOW_RUN, else /var/lib/scow and /run/scow; `config` is read after the
     system's and the user's files. `trace`: a Chrome trace of everything this engine did is written there at the end.
+    `leaving`: the process ends right after; the database is left to the kernel, since closing it writes it to the disk.
     Raises Denied (not root), Invalid (the configuration), Exhausted, Unsupported, Corrupt.
     """
     settings = read_settings(config, log_level, log_format)
@@ -774,7 +776,8 @@ async def open_engine(
         reclaim(core)
         yield Engine(core)
     finally:
-        core.database.close()
+        if not leaving:
+            core.database.close()
         if trace is not None:
             write_trace(trace, core.events.since_mark(mark), core.events.command)
 

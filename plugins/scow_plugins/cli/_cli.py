@@ -51,9 +51,11 @@ class Cli:
     def engine(self) -> AbstractAsyncContextManager[Engine]:
         """The engine that the global options mean, opened."""
         if self._opener is None:
+            from functools import partial
+
             from scow.engine import open_engine
 
-            self._opener = open_engine
+            self._opener = partial(open_engine, leaving=True)
         return self._opener(**self.settings)
 
     def configure(self, args: Args) -> None:
