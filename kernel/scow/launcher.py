@@ -333,6 +333,7 @@ class Launcher:
 
     def _work(self, connection: socket.socket, fields: list[bytes], descriptors: list[int]) -> None:
         """Be the command: its descriptors, directory, umask, environment, arguments."""
+        _end_with(connection)
         for target, fd in enumerate(descriptors[:3]):
             os.dup2(fd, target)
         try:
@@ -369,6 +370,20 @@ class Launcher:
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
         return code
+
+
+def _end_with(connection: socket.socket) -> None:
+    """Be killed when the other end is closed: whoever kills the command means its worker (fcntl(2), F_SETSIG).
+
+    Nothing else makes this signal: the dispatcher sends nothing more.
+    """
+    fcntl.fcntl(connection, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(connection, fcntl.F_SETFL, fcntl.fcntl(connection, fcntl.F_GETFL) | os.O_ASYNC)
+    poller = select.poll()
+    poller.register(connection, select.POLLHUP)
+    if poller.poll(0):
+        os._exit(1)  # it was closed before
 
 
 def _tell_taken(connection: socket.socket, fields: list[bytes], pid: int) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from scow.api import PluginContext
-from scow.testing import execs_isolation, execs_limits, execs_start
+from scow.testing import execs_adopt, execs_isolation, execs_limits, execs_start
 from scow.testing.execs import Bench, Check, ExecMaker, busybox, run
 
 pytestmark = [
@@ -19,7 +19,7 @@ pytestmark = [
 ]
 
 _PROJECT = Path(__file__).parents[2] / "pyproject.toml"
-_CHECKS = (*execs_start.CHECKS, *execs_isolation.CHECKS, *execs_limits.CHECKS)
+_CHECKS = (*execs_start.CHECKS, *execs_isolation.CHECKS, *execs_limits.CHECKS, *execs_adopt.CHECKS)
 
 
 def _points() -> dict[str, str]:

@@ -54,6 +54,17 @@ def test_killed_command(pulled: Scow, delay: float) -> None:
     pulled("run", "--rm", "--name", "killed", "busybox", "true")
 
 
+def test_killed_command_leaves_no_worker(pulled: Scow, tmp_path: Path) -> None:
+    """kill -9 of the command is kill -9 of what works for it: its output ends, and the container goes on."""
+    process = pulled.start("run", "--name", "box", "busybox", "sh", "-c", "echo up; sleep 1000", stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"up\n"
+    process.kill()
+    assert process.communicate(timeout=10)[0] == b""
+    assert "Up" in pulled("ps")
+    pulled("rm", "-f", "box")
+
+
 def _remove(scow: Scow) -> bool:
     """A container that was created and never started stays, as docker's does; it can be removed."""
     return scow.try_("rm", "-f", "killed").returncode == 0

@@ -193,6 +193,12 @@ class FakeEngine:
     async def kill(self, name: str, signal: int | str = "SIGKILL") -> None:
         self._did("kill", name, signal)
 
+    async def pause(self, name: str) -> None:
+        self._did("pause", name)
+
+    async def unpause(self, name: str) -> None:
+        self._did("unpause", name)
+
     async def remove(self, name: str, *, force: bool = False) -> None:
         self._did("remove", name, force)
 

@@ -14,12 +14,12 @@ import trio
 from scow.engine.session import Conversation, connect, conversing
 from scow.errors import Conflict, Internal, Invalid, NoCommand, ScowError
 from scow.events import EventLog
+from scow.keeper.logfile import LogFile
 from scow.model.container import ContainerSpec
 from scow.model.process import ExitStatus, Isolation, ProcessSpec, Stdio
-from scow.supervisor.control import Running, serve_control
+from scow.supervisor.control import Running, listen, serve_control
 from scow.supervisor.frames import Stream, encode, encode_control
 from scow.supervisor.hub import Hub
-from scow.keeper.logfile import LogFile
 from scow.supervisor.protocol import Order
 
 
@@ -107,7 +107,7 @@ async def world(tmp_path: Path, nursery: trio.Nursery) -> World:
     made = World(tmp_path)
 
     async def serve(*, task_status: trio.TaskStatus[None]) -> None:
-        await serve_control(tmp_path, made.running, task_status=task_status)
+        await serve_control(listen(tmp_path), made.running, task_status=task_status)
 
     await nursery.start(serve)
     return made

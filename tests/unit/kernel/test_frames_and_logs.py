@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from scow.engine.logs import follow_records, parse_line, past_records, select
 from scow.engine.types import LogRecord
 from scow.errors import Corrupt
-from scow.supervisor.frames import FRAME_MAX, Decoder, Frame, Stream, encode, encode_control
 from scow.keeper.logfile import LogFile
+from scow.supervisor.frames import FRAME_MAX, Decoder, Frame, Stream, encode, encode_control
 
 _frames = st.lists(st.builds(Frame, st.sampled_from(Stream), st.binary(max_size=40)), max_size=6)
 

@@ -94,7 +94,9 @@ def test_a_killed_supervisor(core_of: CoreOf, found: list[EntryPoint], status: S
     state = containers.find(core.database, "web").state
     assert (state.status, state.exit_code, state.pid) == (Status.EXITED, 137, 0)
     assert "killed" in state.error
-    assert [event.action for event in core.events.past()] == ["die"]
+    told = [event.action for event in core.events.past()]
+    assert set(told) == {"unnetwork", "unmount", "die"}
+    assert told[-1] == "die"
     reclaim(core)
     assert len(log_of(found)) == 2
 

@@ -73,6 +73,10 @@ class Group:
         if not privileged:
             self._restrict_devices()
 
+    def take_over(self) -> None:
+        """Go on with the directories that another process has made."""
+        self._made = [(hierarchy, directory) for hierarchy, directory in self._places() if os.path.isdir(directory)]
+
     def _make(self, version: int, wanted: set[str]) -> None:
         for hierarchy, directory in self._places():
             if hierarchy.version != version:
