@@ -92,8 +92,8 @@ class Scow(Engine):
         _until(lambda: not any(b"scow.launcher" in _cmdline(pid) for pid in _pids()), 10)
 
     def _owns(self, pid: int) -> bool:
-        # Everything of scow's is forked from the launcher, and so has its command line.
-        return b"scow.launcher" in _cmdline(pid) or b"scow.supervisor" in _cmdline(pid)
+        # What is forked from the launcher has its command line; a keeper has one of its own.
+        return any(mine in _cmdline(pid) for mine in (b"scow.launcher", b"scow.supervisor", b"scow/keeper"))
 
 
 def _is_supervisor(pid: int) -> bool:
