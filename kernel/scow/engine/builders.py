@@ -106,6 +106,8 @@ class BuildRequest:
     cache_to: tuple[CacheTarget, ...] = ()
     #: Of the image's manifest.
     annotations: Mapping[str, str] = field(default_factory=dict)
+    #: What steps may have beyond what containers have: `security.insecure`.
+    entitlements: frozenset[str] = frozenset()
     #: Sockets of SSH agents, by id.
     agents: Mapping[str, str] = field(default_factory=dict)
 

@@ -50,7 +50,7 @@ from scow.model.reference import Named, Reference, parse_reference
 from scow.model.storage import Change, MountRequest, Snapshot, SnapshotStore, UnpackRequest
 from scow.state import images as rows
 from scow.state.liveness import take
-from scow.supervisor.protocol import LayerView, StepFile, StepRequest, SuperviseRequest
+from scow.supervisor.protocol import LayerView, StepFile, StepFolder, StepRequest, SuperviseRequest
 
 __all__ = [
     "Base",
@@ -64,6 +64,7 @@ __all__ = [
     "Stack",
     "Step",
     "StepFile",
+    "StepFolder",
     "StepView",
     "TarWriter",
     "Workbench",
@@ -107,6 +108,7 @@ class Step:
     mounts: tuple[Mount, ...] = ()
     views: tuple[StepView, ...] = ()
     files: tuple[StepFile, ...] = ()
+    folders: tuple[StepFolder, ...] = ()
     privileged: bool = False
     resources: Resources = field(default_factory=Resources)
     extra_hosts: tuple[tuple[str, str], ...] = ()
@@ -237,7 +239,7 @@ class Workbench:
         """What a step wrote in its scratch directory as a layer."""
         store = self._store()
         below = self._snapshots(stack)
-        targets = [mount.target for mount in step.mounts]
+        targets = [mount.target for mount in (*step.mounts, *step.folders)]
         targets += [view.target for view in step.views] + [file.target for file in step.files]
         made = set(_with_parents(targets))
 
@@ -261,7 +263,7 @@ class Workbench:
             settings=self._core.config,
             container=spec.id,
             command=self._core.events.command,
-            step=StepRequest(spec, str(place / "scratch"), views, step.files),
+            step=StepRequest(spec, str(place / "scratch"), views, step.files, step.folders),
         )
         try:
             async with conversing(await spawn_supervisor(request)) as session:

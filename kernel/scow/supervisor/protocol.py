@@ -35,6 +35,16 @@ class StepFile:
 
 
 @dataclass(frozen=True, slots=True)
+class StepFolder:
+    """A directory of the engine's own that build steps write to; `source` is a path in it, whose links end in it."""
+
+    path: str
+    source: str
+    target: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class StepRequest:
     """A build step: a container without a record, which leaves what it wrote in `scratch`."""
 
@@ -42,6 +52,7 @@ class StepRequest:
     scratch: str
     views: tuple[LayerView, ...] = ()
     files: tuple[StepFile, ...] = ()
+    folders: tuple[StepFolder, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from scow.state.journal import JournalFile
 from scow.supervisor.control import failure, start_pumps
 from scow.supervisor.etc import write_etc
 from scow.supervisor.hub import Client, Hub, Pipes
-from scow.supervisor.protocol import LayerView, StepFile, StepRequest
+from scow.supervisor.protocol import LayerView, StepFile, StepFolder, StepRequest
 from scow.sys.mounts import MountFlag, attach_mount, mount, umount
 from scow.sys.paths import Resolve, open_beneath
 
@@ -101,6 +102,7 @@ class _Step:
         rootfs = await stack.enter_async_context(core.stages.mount(self._mount(layers, scratch, "mount")))
         views = [await self._view(stack, number, view) for number, view in enumerate(self._request.views)]
         files = [self._file(stack, number, file) for number, file in enumerate(self._request.files)]
+        folders = [self._folder(stack, number, folder) for number, folder in enumerate(self._request.folders)]
         endpoint = await stack.enter_async_context(
             core.stages.network(
                 NetworkRequest(
@@ -120,7 +122,7 @@ class _Step:
             driver=spec.runtime,
             container=spec.id,
             process=spec.process,
-            isolation=replace(spec.isolation, mounts=(*spec.isolation.mounts, *views, *files)),
+            isolation=replace(spec.isolation, mounts=(*spec.isolation.mounts, *views, *folders, *files)),
             rootfs=rootfs,
             endpoint=endpoint,
             stdio=Stdio(pipes.stdin, pipes.stdout, pipes.stderr),
@@ -155,6 +157,23 @@ class _Step:
         finally:
             os.close(fd)
         return BindMount(source, view.target, read_only=view.read_only)
+
+    def _folder(self, stack: AsyncExitStack, number: int, folder: StepFolder) -> BindMount:
+        """A path in a directory that other steps may be changing: what was found is mounted, not what has its name."""
+        if not folder.source.strip("/."):
+            return BindMount(folder.path, folder.target, read_only=folder.read_only)
+        place = self._rundir / f"folder-{number}"
+        fd = _inside(Path(folder.path), folder.source)
+        try:
+            if stat.S_ISDIR(os.fstat(fd).st_mode):
+                place.mkdir(mode=0o700)
+            else:
+                place.touch(mode=0o600)
+            mount(f"/proc/self/fd/{fd}", str(place), "", MountFlag.BIND)
+        finally:
+            os.close(fd)
+        stack.callback(umount, str(place), detach=True)
+        return BindMount(str(place), folder.target, read_only=folder.read_only)
 
     def _file(self, stack: AsyncExitStack, number: int, file: StepFile) -> BindMount:
         """A small file that exists for this step only, in memory (the run directory is)."""

@@ -114,12 +114,17 @@ def _check(plan: Plan, request: BuildRequest) -> None:
     for stage in plan.stages.values():
         for step in stage.steps:
             if isinstance(step.op, RunOp):
-                if step.op.security == "insecure":
+                if step.op.security == "insecure" and "security.insecure" not in request.entitlements:
                     raise Invalid(
                         located(step.said.at.find("--security", 0), "security.insecure is not allowed"),
-                        hint="a build step never gets more rights than a container",
+                        hint="who trusts the file as root says --allow security.insecure",
                     )
                 for mount in step.op.mounts:
+                    if mount.kind == "ssh" and mount.required and mount.id not in request.agents:
+                        raise NotFound(
+                            located(step.said.at.find("--mount", 0), f"SSH agent {mount.id}: not found"),
+                            hint=f"give it: scow build --ssh {mount.id}",
+                        )
                     if mount.kind == "secret" and mount.required and mount.id not in request.secrets:
                         raise NotFound(
                             located(step.said.at.find("--mount", 0), f"secret {mount.id}: not found"),

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from scow.api import BindMount, Conflict, Mount, NotFound, ProcessSpec, Resources, TmpfsMount
 from scow.engine.builders import BuildEvent
-from scow.engine.building import Layer, Stack, Step, StepFile, StepView
+from scow.engine.building import Layer, Stack, Step, StepFile, StepFolder, StepView
 from scow_plugins.builder import _cachemounts
+from scow_plugins.builder._agent import lent
 from scow_plugins.builder._cache import Key
 from scow_plugins.builder._source import located
 from scow_plugins.builder._steps import MountOp, PlannedStep, RunOp
@@ -50,6 +51,8 @@ async def _mount_key(solver: Solver, mount: MountOp) -> dict[str, Any]:
         key |= {"source": mount.source, "tree": await solver.tree_key(mount.origin)}
     elif mount.kind == "cache":
         key |= {"id": mount.id}
+        if mount.origin.kind != "scratch" or mount.source:
+            key |= {"source": mount.source, "tree": await solver.tree_key(mount.origin)}
     elif mount.kind == "tmpfs":
         key |= {"size": mount.size}
     else:
@@ -85,6 +88,8 @@ def _failure(step: PlannedStep, op: RunOp, code: int, tail: bytes, *, oom: bool)
 async def _prepare(solver: Solver, op: RunOp, stack: AsyncExitStack) -> Step:
     mounts: list[Mount] = []
     views: list[StepView] = []
+    folders: list[StepFolder] = []
+    sockets: list[str] = []
     files = [StepFile(path, content, 0o755) for path, content in op.files]
     env = [*op.env, *op.proxies]
     for mount in op.mounts:
@@ -92,25 +97,45 @@ async def _prepare(solver: Solver, op: RunOp, stack: AsyncExitStack) -> Step:
             tree = await solver.stack_of(mount.origin)
             views.append(StepView(tree, mount.source, mount.target, mount.read_only))
         elif mount.kind == "cache":
-            place = await stack.enter_async_context(_cachemounts.held(solver.bench.state_dir / "caches", mount))
-            mounts.append(BindMount(str(place), mount.target, read_only=mount.read_only))
+            place = await stack.enter_async_context(_cachemounts.held(solver, mount))
+            # A path within it is looked for by who mounts it: steps that share it may change links meanwhile.
+            within = mount.source if mount.origin.kind == "scratch" else ""
+            folders.append(StepFolder(str(place), within, mount.target, mount.read_only))
         elif mount.kind == "tmpfs":
             mounts.append(TmpfsMount(mount.target, mount.size))
+        elif mount.kind == "ssh":
+            if (lent := await _lend(solver, mount, stack)) is not None:
+                mounts.append(lent)
+                sockets.append(f"SSH_AUTH_SOCK={mount.target}")
         else:
             _secret(solver, mount, files, env)
     request = solver.request
     resources = Resources() if request.shm_size is None else Resources(shm_size=request.shm_size)
     return Step(
-        ProcessSpec(op.args, tuple(env), op.cwd, op.user),
+        ProcessSpec(op.args, (*env, *sockets[:1]), op.cwd, op.user),
         network=_NETWORKS[op.network],
         hostname=_hostname(solver),
         mounts=tuple(mounts),
         views=tuple(views),
+        folders=tuple(folders),
         files=tuple(files),
         privileged=op.security == "insecure",
         resources=resources,
         extra_hosts=request.extra_hosts,
     )
+
+
+async def _lend(solver: Solver, mount: MountOp, stack: AsyncExitStack) -> BindMount | None:
+    """The socket of an agent; None when it wasn't given and needn't be."""
+    agent = solver.request.agents.get(mount.id)
+    if agent is None:
+        if mount.required:
+            raise NotFound(f"SSH agent {mount.id}: not found", hint=f"give it: scow build --ssh {mount.id}")
+        return None
+    directory = await stack.enter_async_context(solver.bench.directory())
+    mode = 0o600 if mount.mode is None else mount.mode
+    path = await stack.enter_async_context(lent(agent, directory, uid=mount.uid, gid=mount.gid, mode=mode))
+    return BindMount(str(path), mount.target)
 
 
 def _hostname(solver: Solver) -> str:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from scow.api import Invalid, Unsupported
+from scow.api import Invalid
 from scow_plugins.builder._expand import Expander, ExpandError
 from scow_plugins.builder._gitref import is_git, parse_git
 from scow_plugins.builder._instructions import (
@@ -37,7 +37,7 @@ from scow_plugins.builder._instructions import (
     Workdir,
 )
 from scow_plugins.builder._parse import heredoc_alone
-from scow_plugins.builder._source import Place, located, wrong
+from scow_plugins.builder._source import Place, wrong
 from scow_plugins.builder._stages import PROXIES, Globals
 from scow_plugins.builder._steps import CopyOp, File, MountOp, Op, Origin, PlannedStep, RunOp, WorkdirOp
 
@@ -262,7 +262,7 @@ class StageState:
             tuple(f"{name}={value}" for name, value in env.items()),
             self.workdir,
             str(self.config.get("User") or ""),
-            tuple(self._mount(said, mount) for mount in said.mounts),
+            tuple(self._mount(said, number, mount) for number, mount in enumerate(said.mounts)),
             said.network if said.network != "default" else self._network,
             said.security,
             files,
@@ -288,13 +288,9 @@ class StageState:
             return [path], ((path, alone.content.encode()),)
         return [*self.shell, alone.content], ()
 
-    def _mount(self, said: Run, mount: RunMount) -> MountOp:
+    def _mount(self, said: Run, number: int, mount: RunMount) -> MountOp:
         place = said.at.find("--mount", 0)
         values = {key: value if key == "from" else self._word(said, value) for key, value in mount.values}
-        if mount.kind == "ssh":
-            raise Unsupported(located(place, "RUN --mount=type=ssh is not supported yet"), hint="use a secret")
-        if mount.kind == "cache" and "from" in values:
-            raise Unsupported(located(place, "a cache mount with from= is not supported yet"))
         name = values.get("from", "")
         if "$" in name:
             raise wrong(place, "from= doesn't take variables", hint="define a stage with FROM … AS name instead")
@@ -304,12 +300,16 @@ class StageState:
             identity = identity or posixpath.basename(target)
             if not target and not values.get("env"):
                 target = f"/run/secrets/{identity}"
+        if mount.kind == "ssh":
+            identity = identity or "default"
+            target = target or f"/run/buildkit/ssh_agent.{number}"
+        nothing = Origin("scratch" if mount.kind == "cache" else "context")
         try:
             return MountOp(
                 mount.kind,
                 self.absolute(target) if target else "",
                 values.get("source", ""),
-                self._resolve(name, said) if name else Origin("context"),
+                self._resolve(name, said) if name else nothing,
                 (mount.kind == "bind" and not _truth(values.get("rw"))) or _truth(values.get("ro")),
                 identity or (self.absolute(target) if mount.kind == "cache" else ""),
                 values.get("sharing", "shared"),

@@ -1,4 +1,4 @@
-"""The flags of `scow build` that hold more than one value: outputs, caches, annotations, limits, agents. Pure.
+"""The flags of `scow build` that hold more than one value: outputs, caches, annotations, agents.
 
 Their words are those of `docker buildx build`; what isn't done is refused by its name.
 """
@@ -204,6 +204,45 @@ def _layout(flag: str, text: str, values: Mapping[str, str], name: str) -> str:
     if not place or ":" in place:
         raise UsageError(f'invalid argument "{text}" for "{flag}" flag: write type=local,{name}=DIRECTORY')
     return f"oci:{place}:{values.get('tag') or 'latest'}"
+
+
+def agents(args: Args, environ: Mapping[str, str]) -> dict[str, str]:
+    """--ssh: sockets of agents by id. Raises UsageError."""
+    found = {}
+    for text in args.all("ssh"):
+        name, _, place = text.partition("=")
+        place = place or environ.get("SSH_AUTH_SOCK", "")
+        if not name:
+            raise UsageError(f'invalid argument "{text}" for "--ssh" flag: write default, or id=SOCKET')
+        if not place:
+            raise UsageError(
+                f"--ssh {text}: there is no SSH agent", hint="SSH_AUTH_SOCK is not set: eval $(ssh-agent); ssh-add"
+            )
+        if "," in place or not _is_socket(place):
+            raise UsageError(
+                f"--ssh {text}: {place} is not the socket of an SSH agent",
+                hint="key files are not read: give them to an agent with ssh-add",
+            )
+        found[name] = place
+    return found
+
+
+def _is_socket(path: str) -> bool:
+    import os
+    import stat
+
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def entitlements(args: Args) -> frozenset[str]:
+    """--allow. Raises UsageError."""
+    found = frozenset(name for text in args.all("allow") for name in text.split(",") if name)
+    for name in sorted(found - {"network.host", "security.insecure"}):
+        raise UsageError(f"--allow {name} is not supported by scow", hint="there are network.host, security.insecure")
+    return found
 
 
 _LEVELS: Final = ("manifest", "index", "manifest-descriptor", "index-descriptor")

@@ -176,8 +176,6 @@ async def test_mistakes(text: str, says: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "FROM a\nRUN --mount=type=ssh x\n",
-        "FROM a\nRUN --mount=type=cache,target=/c,from=b x\n",
         "FROM a\nRUN --device=x y\n",
     ],
 )

@@ -9,7 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from scow_plugins.cli._buildflags import cache_from, cache_to, check_attestations, manifest_annotations, outputs
+from scow_plugins.cli._buildflags import (
+    agents,
+    cache_from,
+    cache_to,
+    check_attestations,
+    entitlements,
+    manifest_annotations,
+    outputs,
+)
 from scow_plugins.cli._cli import Cli
 from scow_plugins.cli._flags import Args, Command, Flag, UsageError
 
@@ -31,6 +39,8 @@ COMMAND = Command(
         Flag("build-context", "Another context, name=directory, name=URL or name=docker-image://image", "list"),
         Flag("label", "Set metadata of the image", "list"),
         Flag("secret", "A secret for the build, id=name[,src=file|,env=variable]", "list"),
+        Flag("ssh", "An SSH agent for the build, default or id=SOCKET", "list"),
+        Flag("allow", "Let steps have more than containers: security.insecure, network.host", "list"),
         Flag("network", "Network of RUN: default, none or host", "string", default="default"),
         Flag("add-host", "Add a line to /etc/hosts of RUN, name:address", "list"),
         Flag("platform", "Platform of the image", "string"),
@@ -63,9 +73,7 @@ COMMAND = Command(
     most=1,
     refused={
         "--cgroup-parent": "steps get control groups of their own",
-        "--ssh": "give a key as a --secret",
         "--ulimit": "",
-        "--allow": "a build step never gets more rights than a container",
         "--squash": "a multi-stage build keeps only what is copied",
         "--compress": "the context isn't sent anywhere",
         "--rm": "nothing of a step stays anyway",
@@ -210,6 +218,8 @@ def build_request(cli: Cli, args: Args, stdout: str = "") -> BuildRequest:
         outputs=outputs(args, stdout),
         cache_from=cache_from(args),
         cache_to=cache_to(args),
+        agents=agents(args, cli.environ),
+        entitlements=entitlements(args),
         annotations=manifest_annotations(args),
     )
 
