@@ -25,7 +25,7 @@ CREATE INDEX IF NOT EXISTS layers_by_slot ON layers (slot, created);
 CREATE TABLE IF NOT EXISTS memos (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 """
 #: The version of what goes into keys; another one means that nothing is found.
-_EPOCH: Final = "2"
+_EPOCH: Final = "3"
 #: Files that `explain` names.
 _SHOWN: Final = 5
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})

@@ -50,8 +50,8 @@ class Layout:
                 inside = into or (there is not None and there.is_directory) or self._written.get(place) is True
                 self._put(tree, each, self._joined(place, each.name) if inside else place)
             return
-        if into:
-            self.directory(place)
+        # What is meant is the directory's content: a target that isn't there is made, and has nothing of its mode.
+        self.directory(place)
         for each in source.files:
             self._put(tree, each, self._joined(place, each.name))
 
@@ -73,7 +73,10 @@ class Layout:
         self._emit(Member(_bytes(place), b"0", bits, *owner, size, mtime * _SECOND), data)
 
     def entry(self, member: Member, data: Iterable[bytes], target: str) -> None:
-        """Put an archive's entry beneath a target directory; `member.name` is relative and clean."""
+        """Put an archive's entry beneath a target directory; `member.name` is relative and clean.
+
+        It keeps its own owner: as with every other builder, --chown is about the directories made on the way to it.
+        """
         place = self._joined(self.settle(target), member.name.decode(errors="surrogateescape"))
         self._parents(place)
         self._written[place] = member.kind == b"5"
@@ -85,7 +88,8 @@ class Layout:
             name,
             member.kind,
             member.mode,
-            *(self._owner or (member.uid, member.gid)),
+            member.uid,
+            member.gid,
             member.size,
             member.mtime,
             link,

