@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import trio
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from tests.conformance.trees import LAYERS, everything
 
 from scow.api import Corrupt, NotFound, Snapshot
 from scow.api.layers import detached
@@ -26,13 +26,8 @@ from scow.testing.layers import (
     archive,
     device,
     directory,
-    fifo,
     file,
     hardlink,
-    opaque,
-    read_tree,
-    symlink,
-    whiteout,
 )
 from scow.testing.storage import Storage
 from scow_plugins.erofs._layer import mount_image
@@ -61,20 +56,6 @@ def _fsck(image: Path) -> None:
     assert "<E>" not in done.stdout + done.stderr
 
 
-def everything(root: Path) -> dict[str, object]:
-    """A tree with its extended attributes, and the root itself."""
-    found: dict[str, object] = {
-        path: (node, _xattrs(root / path)) for path, node in read_tree(root).items() if not path.startswith("/")
-    }
-    status = root.stat()
-    found["."] = (status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns, _xattrs(root))
-    return found
-
-
-def _xattrs(path: Path) -> dict[str, bytes]:
-    return {name: os.getxattr(path, name, follow_symlinks=False) for name in os.listxattr(path, follow_symlinks=False)}
-
-
 async def _same(layers: list[bytes], base: Path) -> None:
     """Both drivers give the same tree for the same layers, or refuse them both."""
     trees: list[object] = []
@@ -90,27 +71,8 @@ async def _same(layers: list[bytes], base: Path) -> None:
     assert trees[0] == trees[1]
 
 
-_NAME = st.sampled_from(["a", "b", "c"])
-_PATH = st.lists(_NAME, min_size=1, max_size=3).map("/".join)
-_MODE = st.sampled_from([0o755, 0o4711, 0o1777, 0o000])
-_NOTE = st.sampled_from([{}, {"SCHILY.xattr.user.note": "yes"}, {"SCHILY.xattr.trusted.overlay.opaque": "y"}])
-_DATA = st.sampled_from([b"", b"x", b"y" * 4096, b"z" * 9000])
-_TARGET = st.one_of(_PATH, _PATH.map("../{}".format), _PATH.map("/{}".format), st.just(".."))
-_MEMBER: st.SearchStrategy[Member] = st.one_of(
-    st.builds(lambda path, data, mode, note: file(path, data, mode, pax_headers=note), _PATH, _DATA, _MODE, _NOTE),
-    st.builds(lambda path, mode, note: directory(path, mode, uid=3, pax_headers=note), _PATH, _MODE, _NOTE),
-    st.builds(symlink, _PATH, _TARGET),
-    st.builds(hardlink, _PATH, _PATH),
-    st.builds(fifo, _PATH),
-    st.builds(device, _PATH, st.just(1), st.integers(3, 9)),
-    st.builds(whiteout, _PATH),
-    st.builds(opaque, st.one_of(_PATH, st.just(""))),
-)
-_LAYERS = st.lists(st.lists(_MEMBER, max_size=8), min_size=1, max_size=3)
-
-
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(_LAYERS)
+@given(LAYERS)
 def test_directories_and_images_are_the_same(storage: Storage, layers: list[list[Member]]) -> None:
     base = Path(tempfile.mkdtemp(dir=storage.base))
     try:

@@ -13,8 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
+from scow.errors import Unsupported
 from scow.layers.changes import xattrs_of
-from scow.layers.names import WHITEOUT
+from scow.layers.names import WHITEOUT, show
 from scow.model.storage import Change, ChangeKind
 from scow.sys.paths import Resolve, open_beneath
 
@@ -134,12 +135,17 @@ class TarWriter:
 
 
 def write_changes(writer: TarWriter, root: int, changes: Iterable[Change]) -> None:
-    """A layer: `changes` sorted, what was added or modified read beneath `root`. Raises OSError."""
+    """A layer: `changes` sorted, what was added or modified read beneath `root`. Raises Unsupported, OSError."""
     for change in changes:
         directory, slash, name = change.path.rpartition(b"/")
         if change.kind is ChangeKind.DELETED:
             writer.file(directory + slash + WHITEOUT + name, b"")
             continue
+        if name.startswith(WHITEOUT):
+            raise Unsupported(
+                f"a layer can't hold {show(change.path)}: names that begin with .wh. hide what lies below",
+                hint="remove or rename it first",
+            )
         try:
             writer.inode(root, change.path)
         except FileNotFoundError:

@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -41,25 +41,35 @@ class Stack:
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
-    """A running fuse-overlayfs. `root` is the mount's descriptor, which `leave` closes."""
+    """A running fuse-overlayfs. `root` is the mount's descriptor; give it back with `close`, and end with `kill`."""
 
     root: int
     process: subprocess.Popen[bytes]
+    _said: int
 
-    def leave(self) -> bool:
-        """Give the mount back and wait for the program's end; False when it had to be killed. Blocks."""
+    def close(self) -> None:
+        """Give the mount back; the program leaves by itself."""
         os.close(self.root)
+
+    def kill(self) -> None:
+        """End it, if it hasn't. A process that only waits for its device can always be killed."""
+        self.process.kill()
+        self.process.wait()
+        os.close(self._said)
+
+    def leave(self) -> None:
+        """Give the mount back and wait for the program's end. Blocks."""
+        self.close()
         try:
             self.process.wait(FAREWELL)
         except subprocess.TimeoutExpired:
-            self.kill()
-            return False
-        return True
+            pass
+        self.kill()
 
-    def kill(self) -> None:
-        """End it at once. A process that only waits for its device can always be killed."""
-        self.process.kill()
-        self.process.wait()
+    def words(self) -> str:
+        """The last line of what the program has said."""
+        lines = os.pread(self._said, 4096, 0).decode(errors="replace").strip().splitlines()
+        return lines[-1].removeprefix("fuse-overlayfs: ") if lines else ""
 
 
 def stack_of(layers: Sequence[Snapshot]) -> Stack:
@@ -89,32 +99,34 @@ def start(
     if stack.upper is not None and ":" in os.path.realpath(stack.upper):
         # It resolves the name that it is given, and takes what it gets for a list.
         raise Unsupported(f"fuse-overlayfs can't write below a path with a colon: {stack.upper}")
-    said = os.memfd_create("fuse-overlayfs", os.MFD_CLOEXEC)
+    daemon = _serve(path, stack, token, options, keep)
     try:
+        # The first question is answered when the program serves, or has ended.
+        os.stat(f"/proc/self/fd/{daemon.root}/.")
+    except BaseException as error:
+        words = daemon.words()
+        daemon.close()
+        daemon.kill()
+        if isinstance(error, OSError):
+            raise Unsupported(f"fuse-overlayfs doesn't start: {words or error.strerror}") from None
+        raise
+    return daemon
+
+
+def _serve(program: str, stack: Stack, token: str, options: Sequence[str], keep: Sequence[int]) -> Daemon:
+    with ExitStack() as undo:
+        said = os.memfd_create("fuse-overlayfs", os.MFD_CLOEXEC)
+        undo.callback(os.close, said)
         device = _open_device()
         try:
             root = _mount(device)
-            try:
-                process = _spawn(path, stack, device, token, options, keep, said)
-            except BaseException:
-                os.close(root)
-                raise
+            undo.callback(os.close, root)
+            process = _spawn(program, stack, device, token, options, keep, said)
         finally:
             # From here on the program alone has it: should it die, the kernel notices.
             os.close(device)
-        daemon = Daemon(root, process)
-        try:
-            # The first question is answered when the program serves, or has ended.
-            os.stat(f"/proc/self/fd/{root}/.")
-        except BaseException as error:
-            daemon.kill()
-            os.close(root)
-            if isinstance(error, OSError):
-                raise Unsupported(f"fuse-overlayfs doesn't start: {_words(said) or error.strerror}") from None
-            raise
-        return daemon
-    finally:
-        os.close(said)
+        undo.pop_all()
+        return Daemon(root, process, said)
 
 
 def _open_device() -> int:
@@ -185,9 +197,3 @@ def _opened(*paths: Path | None) -> Iterator[list[int]]:
         for fd in fds:
             if fd >= 0:
                 os.close(fd)
-
-
-def _words(said: int) -> str:
-    """The last line of what the program has said."""
-    lines = os.pread(said, 4096, 0).decode(errors="replace").strip().splitlines()
-    return lines[-1].removeprefix("fuse-overlayfs: ") if lines else ""

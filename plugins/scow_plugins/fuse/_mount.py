@@ -57,12 +57,14 @@ async def mounted(request: MountRequest, config: Config, log: FilteringBoundLogg
 async def _leave(daemon: Daemon, log: FilteringBoundLogger) -> None:
     """The mount's end is the program's; one that stays is killed."""
     if (status := daemon.process.poll()) is not None:
-        log.error("fuse.died", status=status, consequence="the container has lost its root file system")
-        os.close(daemon.root)
+        # Its container has lost the root file system.
+        log.error("fuse.died", status=status, reason=daemon.words())
+        daemon.close()
+        daemon.kill()
         return
     pidfd = os.pidfd_open(daemon.process.pid)
     try:
-        os.close(daemon.root)
+        daemon.close()
         with cleanup(FAREWELL, "wait for fuse-overlayfs"):
             await trio.lowlevel.wait_readable(pidfd)
     finally:
