@@ -224,6 +224,7 @@ def measure(
                 later = [each.run(image) for _ in range(3)]
                 results.add(f"later run, {title}, ms", each.name, statistics.median(later))
             if each.remove is not None:
+                os.sync()  # what the pull still has to write isn't the removal's
                 results.add(f"rmi, {title}, ms", each.name, each.remove(image))
             each.clean(image)
 

@@ -352,6 +352,10 @@ class Launcher:
                 os.environb[key] = value
         sys.argv = ["scow", *arguments]
         code = self._run(arguments)
+        for fd in range(3):
+            # Whoever reads our output sees its end now: ours may take a while, for what the kernel has to give back.
+            with contextlib.suppress(OSError):
+                os.close(fd)
         connection.sendall(bytes([code & 0xFF]))
         os._exit(0)
 

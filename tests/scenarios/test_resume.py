@@ -65,7 +65,8 @@ async def test_a_pull_in_parts_that_is_killed_goes_on(scow: Scow) -> None:
         registry.faults.trickle = 0
         before = len(registry.requests)
         await trio.to_thread.run_sync(partial(scow, "pull", "-q", f"{registry.host}/big"))
-        assert ranges(registry, before) == [f"bytes={len(came)}-"]
+        # What the dead one had asked for in parts may be read by the registry only now.
+        assert [each for each in ranges(registry, before) if each.endswith("-")] == [f"bytes={len(came)}-"]
         assert "all well" in await trio.to_thread.run_sync(partial(scow, "fsck"))
 
 

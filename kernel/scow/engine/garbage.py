@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from scow.model.digest import Digest
 from scow.state import images as rows
 from scow.state.database import Database
 from scow.state.storelock import store_alone, store_shared
+from scow.sys.later import unlink_later
 
 T = TypeVar("T")
 
@@ -145,20 +145,9 @@ def _remove(core: Core, blobs: Iterable[Digest], layers: Iterable[Digest]) -> Sw
         path = core.content.blob(blob)
         with suppress(FileNotFoundError):
             count += disk_bytes(path)
-            unlink_soon(path)
+            unlink_later(path)
             gone_blobs.append(blob)
     return Swept(tuple(gone_blobs), tuple(gone_layers), 0, count)
-
-
-def unlink_soon(path: Path) -> None:
-    """Remove a file: its name now, its blocks a moment later. Raises FileNotFoundError.
-
-    Giving back the blocks takes about 0.2 ms a MB on ext4, and happens with the last close: a thread does it, or the
-    kernel when the process ends.
-    """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    path.unlink(missing_ok=True)
-    threading.Thread(target=os.close, args=(fd,), name="remove", daemon=True).start()
 
 
 def _drop_partial(core: Core, swept: Swept) -> Swept:

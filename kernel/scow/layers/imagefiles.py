@@ -7,8 +7,8 @@ staging/sha256-…/       being made, by the process that holds the flock on thi
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from scow.errors import NotFound
@@ -16,6 +16,7 @@ from scow.layers.removal import empty_directory
 from scow.layers.snapshots import SnapshotDirectory, snapshot_name
 from scow.model.digest import Digest
 from scow.model.storage import Snapshot, SnapshotForm
+from scow.sys.later import unlink_later
 
 _NEW = "image"
 
@@ -52,18 +53,9 @@ class SnapshotFiles(SnapshotDirectory):
             raise NotFound(f"there is no snapshot {chain_id} of the driver {self._driver}") from None
 
     def remove(self, chain_id: Digest) -> None:
-        """Remove a snapshot; its name is gone at once, its blocks a moment later, or when nobody has it mounted.
-
-        Giving back the blocks takes about 0.2 ms a MB on ext4, and happens with the last close: a thread does it, or
-        the kernel when the process ends.
-        """
-        path = self._path(chain_id)
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return
-        path.unlink(missing_ok=True)
-        threading.Thread(target=os.close, args=(fd,), name="remove", daemon=True).start()
+        """Remove a snapshot; its name is gone at once, its blocks a moment later, or when nobody has it mounted."""
+        with suppress(FileNotFoundError):
+            unlink_later(self._path(chain_id))
 
     def _path(self, chain_id: Digest) -> Path:
         return self._layers / (snapshot_name(chain_id) + self._suffix)

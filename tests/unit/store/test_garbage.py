@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
 import pytest
 
 from scow.engine import store
@@ -14,6 +19,7 @@ from scow.model.container import ContainerSpec
 from scow.model.digest import Digest
 from scow.model.process import Isolation, ProcessSpec
 from scow.state import containers, images
+from scow.sys.later import unlink_later
 
 from .conftest import add_image, make_core
 
@@ -144,3 +150,32 @@ def test_gc_takes_the_longest_unused_first(core: Core) -> None:
     assert done.decisions == plan.decisions
     assert done.after == plan.after == disk_usage(core).images_bytes
     assert {row.manifest for row in images.all_images(core.database)} == {rows[0].manifest, rows[2].manifest}
+
+
+def test_a_removed_file_is_gone_at_once_and_its_blocks_soon(tmp_path: Path) -> None:
+    """Names go first, all of them; the descriptors that keep the blocks are closed a moment later."""
+    paths = [tmp_path / name for name in "abc"]
+    for path in paths:
+        path.write_bytes(b"x" * 4096)
+        unlink_later(path)
+        assert not path.exists()
+    assert len(held(tmp_path)) == 3
+    deadline = time.monotonic() + 5
+    while held(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not held(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        unlink_later(tmp_path / "a")
+    (tmp_path / "target").write_bytes(b"x")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    unlink_later(tmp_path / "link")
+    assert os.listdir(tmp_path) == ["target"]
+
+
+def held(directory: Path) -> list[str]:
+    """Files of a directory that this process has open."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):
+            found.append(os.readlink(f"/proc/self/fd/{name}"))
+    return [path for path in found if path.startswith(f"{directory}/")]
