@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -25,6 +26,7 @@ from scow.supervisor.hub import Client, Hub, Pipes
 from scow.supervisor.protocol import Order, order_of, socket_address
 
 _CHUNK = 64 * 1024
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 @dataclass(slots=True)
@@ -102,16 +104,33 @@ def listen(rundir: Path) -> socket.socket:
 
 
 async def serve_control(sock: socket.socket, running: Running, *, task_status: trio.TaskStatus[None]) -> None:
-    """Serve those who come to the control socket, until cancelled."""
-    listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+    """Serve those who come to the control socket, until cancelled.
 
-    async def serve(stream: trio.SocketStream) -> None:
-        with running.conversation():
-            await Connection(stream, running).serve()
-
+    Not trio.serve_listeners: whoever is let in must count from that very moment on, or the supervisor might give way
+    between the accept and the first step of the task that serves it.
+    """
+    sock.setblocking(False)
     async with trio.open_nursery() as handlers:
         task_status.started()
-        await trio.serve_listeners(serve, [listener], handler_nursery=handlers)
+        while True:
+            await trio.lowlevel.wait_readable(sock)
+            try:
+                client, _ = sock.accept()
+            except OSError as error:
+                if error.errno in _NO_ROOM:
+                    await trio.sleep(0.1)
+                continue
+            stream = trio.SocketStream(trio.socket.from_stdlib_socket(client))
+            running.begun += 1
+            running.conversations += 1
+            handlers.start_soon(_serve, stream, running)
+
+
+async def _serve(stream: trio.SocketStream, running: Running) -> None:
+    try:
+        await Connection(stream, running).serve()
+    finally:
+        running.conversations -= 1
 
 
 class Connection:

@@ -303,7 +303,8 @@ def test_what_needs_no_engine_imports_none(words: list[str]) -> None:
 def test_pause_and_restart(scow: Any) -> None:
     assert scow("pause", "a", "b").out == "a\nb\n"
     assert scow("unpause", "a").out == "a\n"
-    assert scow.engine.calls[-3:] == [("pause", "a"), ("pause", "b"), ("unpause", "a")]
+    assert {("pause", "a"), ("pause", "b")} <= set(scow.engine.calls)  # at once, in any order
+    assert scow.engine.calls[-1] == ("unpause", "a")
     assert scow("restart", "-t", "2", "a").out == "a\n"
     assert scow.engine.calls[-2:] == [("stop", "a", 2.0), ("start", "a")]
     assert scow("restart", "-t", "-1", "a").code == 2
