@@ -110,6 +110,11 @@ async def serve_control(sock: socket.socket, running: Running, *, task_status: t
     between the accept and the first step of the task that serves it.
     """
     sock.setblocking(False)
+    with sock:
+        await _let_in(sock, running, task_status)
+
+
+async def _let_in(sock: socket.socket, running: Running, task_status: trio.TaskStatus[None]) -> None:
     async with trio.open_nursery() as handlers:
         task_status.started()
         while True:
