@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import Scow, _engine, require
+from .conftest import Scow, engine_at, require
 from .test_build import context, launcher, steps
 
 __all__ = ["context", "launcher"]
@@ -35,7 +35,7 @@ def second(launcher: bool, tmp_path: Path, registry: str, busybox: str) -> Itera
     """Another machine."""
     home = tmp_path / "second"
     home.mkdir()
-    for engine in _engine(home, launcher, registry):
+    for engine in engine_at(home, launcher, registry):
         engine("pull", "-q", busybox)
         yield engine
 
