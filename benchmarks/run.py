@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,8 @@ from report import Results
 
 HERE = Path(__file__).parent
 INSIDE = "SCOW_BENCH_INSIDE"
+#: Seconds until containers are weighed: idle are those that have been left alone for a while.
+SETTLED = 5
 
 
 def options() -> argparse.Namespace:
@@ -137,6 +140,7 @@ def idle(engine: e.Engine, reference: str, count: int) -> Iterator[None]:
     try:
         for name in names:
             engine.run("run", "-d", "--name", name, reference, "sleep", "1000")
+        time.sleep(SETTLED)
         yield
     finally:
         with suppress(RuntimeError):
