@@ -139,6 +139,7 @@ def test_input_and_its_end(pulled: Scow) -> None:
     first.stdin.flush()
     assert eventually(lambda: "hello\n" in pulled("logs", "box"))
     first.kill()
+    first.wait()  # killed before it can see the end of its input, and pass it on
     first.communicate()
     assert eventually(lambda: guests_of(pulled, "box") == [])
     second = pulled.start("attach", "--sig-proxy=false", "box", stdin=subprocess.PIPE, stdout=subprocess.PIPE)

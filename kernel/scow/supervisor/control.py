@@ -51,12 +51,20 @@ class Running:
     @contextmanager
     def conversation(self) -> Iterator[None]:
         """Somebody is talking with us for the body."""
-        self.conversations += 1
-        self.begun += 1
+        self.begin()
         try:
             yield
         finally:
-            self.conversations -= 1
+            self.end()
+
+    def begin(self) -> None:
+        """A conversation begins; whoever says so says `end` too."""
+        self.conversations += 1
+        self.begun += 1
+
+    def end(self) -> None:
+        """It is over."""
+        self.conversations -= 1
 
     @property
     def at_rest(self) -> bool:
@@ -87,7 +95,8 @@ class Running:
 def listen(rundir: Path) -> socket.socket:
     """The control socket, made anew.
 
-    Not trio's own bind: for a socket in the file system that starts a thread, and supervisors fork."""
+    Not trio's own bind: for a socket in the file system that starts a thread, and supervisors fork.
+    """
     (rundir / "control.sock").unlink(missing_ok=True)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     directory = os.open(rundir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -126,8 +135,7 @@ async def _let_in(sock: socket.socket, running: Running, task_status: trio.TaskS
                     await trio.sleep(0.1)
                 continue
             stream = trio.SocketStream(trio.socket.from_stdlib_socket(client))
-            running.begun += 1
-            running.conversations += 1
+            running.begin()
             handlers.start_soon(_serve, stream, running)
 
 
@@ -135,7 +143,7 @@ async def _serve(stream: trio.SocketStream, running: Running) -> None:
     try:
         await Connection(stream, running).serve()
     finally:
-        running.conversations -= 1
+        running.end()
 
 
 class Connection:

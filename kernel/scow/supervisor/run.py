@@ -61,14 +61,21 @@ async def supervise_kept(core: Core, request: SuperviseRequest, kept: Kept) -> N
 async def _supervised(supervisor: Supervisor, running: Coroutine[Any, Any, None]) -> None:
     try:
         await running
-    except ScowError as error:
+    except (ScowError, BaseExceptionGroup) as error:
+        if supervisor.has_keeper:
+            raise  # the container runs on: its keeper fetches another supervisor
+        await _failed(supervisor, error)
+
+
+async def _failed(supervisor: Supervisor, error: ScowError | BaseExceptionGroup[BaseException]) -> None:
+    """Record and tell; what is no error of ours is raised again."""
+    if isinstance(error, ScowError):
         await supervisor.report_failure(error)
-    except BaseExceptionGroup as group:
-        ours = group.subgroup(ScowError)
-        failure = _first(ours) if ours is not None else Internal(f"the supervisor failed: {group!r}")
-        await supervisor.report_failure(failure)
-        if ours is None:
-            raise
+        return
+    ours = error.subgroup(ScowError)
+    await supervisor.report_failure(_first(ours) if ours is not None else Internal(f"the supervisor failed: {error!r}"))
+    if ours is None:
+        raise error
 
 
 def _first(group: BaseException) -> ScowError:
@@ -113,6 +120,11 @@ class Supervisor:
         #: Who takes the running process back when we have nothing more to do.
         self._keeper: Kept | None = None
 
+    @property
+    def has_keeper(self) -> bool:
+        """Whether somebody else still holds the container."""
+        return self._keeper is not None
+
     async def run(self, channel: trio.SocketStream) -> None:
         """Run the process, again as long as the restart policy says so; then clean up and tell everybody."""
         if self._request.attach and self._client is not None:
@@ -129,17 +141,19 @@ class Supervisor:
 
     async def go_on(self, kept: Kept) -> None:
         """The same for a container that a keeper has held since."""
+        self._keeper = kept
         state = containers.find(self._core.database, self._spec.id).state
         self._started, self._restarts, self._delay = True, state.restarts, kept.delay
         self._listener = socket.socket(fileno=kept.fds["listener"])
-        self._keeper = kept
         for stream, rest in kept.rest.items():
             self._log.rest[stream][:] = rest
         async with trio.open_nursery() as nursery:
             nursery.start_soon(kept.listen)
             nursery.start_soon(self._stop_on_sigterm)
             nursery.start_soon(self._stop_when_asked, kept)
-            # Whoever has knocked must find the process.
+            # Whoever has knocked must find the process and its input.
+            if "stdin" in kept.fds:
+                self._hub.take_stdin(kept.fds["stdin"], kept.close_stdin)
             self._running.process = self._adopt(kept, paused=state.status is Status.PAUSED)
             await nursery.start(serve_control, self._listener, self._running)
             nursery.start_soon(self._rest_when_settled)
@@ -212,8 +226,6 @@ class Supervisor:
                     pumps.start_soon(self._hub.pump, kept.fds[name], stream)
             if process.console is not None:
                 pumps.start_soon(self._hub.pump, os.dup(process.console), Stream.STDOUT)
-            if "stdin" in kept.fds:
-                self._hub.take_stdin(kept.fds["stdin"], kept.close_stdin)
             status = await process.wait()
             pumps.cancel_scope.deadline = trio.current_time() + _DRAIN
         self._running.process = None
