@@ -105,7 +105,8 @@ class Reader:
                 return await self._when_ready()
             except PermissionError:
                 self._pollable = False  # epoll refuses regular files, /dev/null, …
-        return await trio.to_thread.run_sync(_read, self._fd, abandon_on_cancel=True)
+        # Not abandoned when cancelled: a thread left behind would read from whatever has the number next.
+        return await trio.to_thread.run_sync(_read, self._fd)
 
     async def _when_ready(self) -> bytes:
         while True:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import threading
+import time
 from pathlib import Path
 
 import pytest
 import trio
 
+from scow_plugins.cli import _stdio
 from scow_plugins.cli._cli import StdoutClosed, write_all
 from scow_plugins.cli._stdio import Reader, Writer
 
@@ -160,3 +163,24 @@ async def test_what_cannot_be_read_has_ended() -> None:
     os.close(reading)
     with pytest.raises(OSError):
         os.fstat(reading)
+
+
+async def test_a_cancelled_reader_leaves_nobody_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started, over = threading.Event(), threading.Event()
+    read = _stdio._read
+
+    def slow(descriptor: int) -> bytes:
+        started.set()
+        time.sleep(0.05)
+        over.set()
+        return read(descriptor)
+
+    monkeypatch.setattr(_stdio, "_read", slow)
+    (tmp_path / "file").write_bytes(b"hello")
+    with (tmp_path / "file").open("rb") as file, trio.move_on_after(5) as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Reader(file.fileno()).read)
+            await trio.to_thread.run_sync(started.wait, 5)
+            nursery.cancel_scope.cancel()
+    assert over.is_set()  # the number may be used again from here on
+    assert not scope.cancelled_caught
