@@ -5,13 +5,14 @@ Its entry point names a callable without arguments that gives a `Builder`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 from scow.engine.building import Workbench
+from scow.engine.session import Conversation
 from scow.engine.types import ImageInfo
 from scow.entrypoints import scan
 from scow.errors import NotFound
@@ -26,6 +27,7 @@ __all__ = [
     "Builder",
     "CacheTarget",
     "Finding",
+    "Shells",
     "find_builder",
 ]
 
@@ -63,6 +65,22 @@ class CacheTarget:
     place: str = ""
     everything: bool = False
     ignore_error: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Shells:
+    """Shells in a build's files, for its user to look around.
+
+    `converse` connects the user with a shell that runs, until it ends, and gives its exit code; the text says what it
+    is about. `tty`: the user has a terminal.
+    """
+
+    converse: Callable[[Conversation, str], Awaitable[int]]
+    tty: bool
+    #: In the files of a step that failed.
+    on_error: bool = False
+    #: Before the steps that these lines of the file belong to.
+    breaks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +128,7 @@ class BuildRequest:
     entitlements: frozenset[str] = frozenset()
     #: Sockets of SSH agents, by id.
     agents: Mapping[str, str] = field(default_factory=dict)
+    shells: Shells | None = None
 
 
 @dataclass(frozen=True, slots=True)

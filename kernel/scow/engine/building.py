@@ -112,17 +112,27 @@ class Step:
     privileged: bool = False
     resources: Resources = field(default_factory=Resources)
     extra_hosts: tuple[tuple[str, str], ...] = ()
+    #: Whether it has an input: `RunningStep.session` gives it.
+    stdin: bool = False
 
 
 class RunningStep:
-    """A step that runs. `output` and `wait` as in a session; `layer` when it has ended."""
+    """A step that runs. `output` and `wait` as in a session; `layer` and `after` when it has ended."""
 
-    def __init__(self, bench: Workbench, stack: Stack, step: Step, scratch: Path, session: Conversation) -> None:
+    def __init__(
+        self, bench: Workbench, stack: Stack, step: Step, scratch: Path, session: Conversation, step_id: str
+    ) -> None:
         self._bench = bench
         self._stack = stack
         self._step = step
         self._scratch = scratch
         self._session = session
+        self._id = step_id
+
+    @property
+    def session(self) -> Conversation:
+        """The conversation itself: input, the terminal's size, signals (`scow.engine.Session`)."""
+        return self._session
 
     def output(self) -> AsyncIterator[Output]:
         """What it writes, until it ends."""
@@ -135,6 +145,13 @@ class RunningStep:
     async def layer(self, clamp: int | None = None) -> Layer:
         """What it wrote as a layer; `clamp`: no file is newer than that, in seconds. Raises OSError, Exhausted."""
         return await self._bench.commit(self._stack, self._scratch, self._step, clamp)
+
+    @asynccontextmanager
+    async def after(self, step: Step) -> AsyncIterator[RunningStep]:
+        """Run another program on the files that this one, which has ended, has left. What it writes comes on top."""
+        await self._bench.gone(self._id)  # one mount of a scratch directory at a time
+        async with self._bench.run(self._stack, step, self._scratch) as running:
+            yield running
 
 
 class Workbench:
@@ -254,7 +271,17 @@ class Workbench:
     async def step(self, stack: Stack, step: Step) -> AsyncIterator[RunningStep]:
         """Run a program; left early, it is killed. What it wrote is gone when the block ends, unless made a layer."""
         place = self._place("step")
-        spec = self._spec(place.name, stack, step)
+        try:
+            async with self.run(stack, step, place / "scratch") as running:
+                yield running
+        finally:
+            with cleanup(60, "remove a step"):
+                await trio.to_thread.run_sync(self._discard, place)
+
+    @asynccontextmanager
+    async def run(self, stack: Stack, step: Step, scratch: Path) -> AsyncIterator[RunningStep]:
+        """Run a program with a scratch directory, which stays; left early, the program is killed."""
+        spec = self._spec(new_id(), stack, step)
         views = tuple(LayerView(_names(view.stack), view.source, view.target, view.read_only) for view in step.views)
         request = SuperviseRequest(
             root=str(self._core.paths.root),
@@ -263,17 +290,16 @@ class Workbench:
             settings=self._core.config,
             container=spec.id,
             command=self._core.events.command,
-            step=StepRequest(spec, str(place / "scratch"), views, step.files, step.folders),
+            step=StepRequest(spec, str(scratch), views, step.files, step.folders, step.stdin),
         )
         try:
             async with conversing(await spawn_supervisor(request)) as session:
                 await session.started()
-                yield RunningStep(self, stack, step, place / "scratch", session)
+                yield RunningStep(self, stack, step, scratch, session, spec.id)
         finally:
-            with cleanup(60, "remove a step"):
+            with cleanup(60, "end a step"):
                 # When it was cut off, its supervisor still unmounts.
-                await self._gone(spec.id)
-                await trio.to_thread.run_sync(self._discard, place)
+                await self.gone(spec.id)
 
     async def save(
         self,
@@ -356,7 +382,8 @@ class Workbench:
             extra_hosts=step.extra_hosts,
         )
 
-    async def _gone(self, step_id: str) -> None:
+    async def gone(self, step_id: str) -> None:
+        """Until a step's supervisor has given everything back."""
         rundir = self._core.paths.rundir(step_id)
         # A directory that another process removes gives no notice of it.
         while rundir.exists():  # noqa: ASYNC110

@@ -256,7 +256,7 @@ class Connection:
                 if stdin:
                     await hub.feed(frame)
             elif frame.stream is Stream.CONTROL:
-                _control(process, frame.control())
+                control(process, frame.control())
 
     async def _exec(self, order: Order) -> None:
         if order.process is None:
@@ -348,7 +348,8 @@ def failure(error: Exception) -> dict[str, str | None]:
     return {"kind": found.kind.value, "message": found.message, "hint": found.hint}
 
 
-def _control(process: Process, message: dict[str, Any]) -> None:
+def control(process: Process, message: dict[str, Any]) -> None:
+    """Do what a control message says. Raises Internal for one that isn't known."""
     match message:
         case {"resize": [int(rows), int(columns)]}:
             process.resize(rows, columns)

@@ -53,6 +53,8 @@ class StepRequest:
     views: tuple[LayerView, ...] = ()
     files: tuple[StepFile, ...] = ()
     folders: tuple[StepFolder, ...] = ()
+    #: Whoever holds the channel gives the input; without it the program reads nothing.
+    stdin: bool = False
 
 
 @dataclass(frozen=True, slots=True)

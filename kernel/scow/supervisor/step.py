@@ -1,7 +1,7 @@
 """One step of a build: mount, network, exec, once; what was written stays in the scratch directory.
 
 A supervisor without a record: nobody else can attach, no restart, no log. It ends with whoever asked for it: when
-the channel closes, the process is killed.
+the channel closes, the process is killed. What comes over the channel is the program's input, if it has any.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from scow.model.network import NetworkRequest
 from scow.model.process import BindMount, ContainerProcess, ExecRequest, ExitStatus, Stdio
 from scow.model.storage import MountRequest, Snapshot
 from scow.state.journal import JournalFile
-from scow.supervisor.control import failure, start_pumps
+from scow.supervisor.control import control, failure, start_pumps
 from scow.supervisor.etc import write_etc
+from scow.supervisor.frames import Decoder, Frame, Stream
 from scow.supervisor.hub import Client, Hub, Pipes
 from scow.supervisor.protocol import LayerView, StepFile, StepFolder, StepRequest
 from scow.sys.mounts import MountFlag, attach_mount, mount, umount
@@ -34,6 +35,7 @@ from scow.sys.paths import Resolve, open_beneath
 
 #: How long output may still come after the last process has ended, in seconds.
 _DRAIN: Final = 2.0
+_CHUNK: Final = 64 * 1024
 _IN_ROOT: Final = Resolve.IN_ROOT | Resolve.NO_MAGICLINKS
 
 
@@ -44,7 +46,7 @@ async def supervise_step(core: Core, request: StepRequest, channel: trio.SocketS
     step = _Step(core, request, rundir, client)
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_until_closed, channel, nursery.cancel_scope)
+            nursery.start_soon(step.listen, channel, nursery.cancel_scope)
             try:
                 status = await step.run()
                 answer: dict[str, object] = {
@@ -60,16 +62,6 @@ async def supervise_step(core: Core, request: StepRequest, channel: trio.SocketS
         shutil.rmtree(rundir, ignore_errors=True)
 
 
-async def _until_closed(channel: trio.SocketStream, scope: trio.CancelScope) -> None:
-    """The builder sends nothing; the end of its stream is its end."""
-    try:
-        while await channel.receive_some(4096):
-            pass
-    except (trio.BrokenResourceError, trio.ClosedResourceError):
-        pass
-    scope.cancel()
-
-
 class _Step:
     def __init__(self, core: Core, request: StepRequest, rundir: Path, client: Client) -> None:
         self._core = core
@@ -78,24 +70,51 @@ class _Step:
         self._rundir = rundir
         self._client = client
         self._journal = JournalFile(rundir)
+        self._hub = Hub()
+        self._process: ContainerProcess | None = None
+
+    async def listen(self, channel: trio.SocketStream, scope: trio.CancelScope) -> None:
+        """Input, sizes and signals; the end of the builder's stream is its end."""
+        decoder = Decoder()
+        try:
+            while data := await channel.receive_some(_CHUNK):
+                for frame in decoder.feed(data):
+                    await self._take(frame)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        scope.cancel()
+
+    async def _take(self, frame: Frame) -> None:
+        if self._process is None:
+            return
+        if frame.stream is Stream.STDIN:
+            await self._hub.feed(frame)
+        elif frame.stream is Stream.CONTROL:
+            control(self._process, frame.control())
 
     def close(self) -> None:
         self._journal.close()
 
     async def run(self) -> ExitStatus:
         """Enter the stages, wait for the process, leave them. Raises as they do."""
-        hub = Hub()
+        hub = self._hub
         hub.attach(self._client)
         async with AsyncExitStack() as stack:
             process, pipes = await self._enter(stack)
-            async with trio.open_nursery() as pumps:
-                start_pumps(pumps, hub, pipes, process, stdin=False)
-                await self._client.tell(started={"pid": process.pid})
-                status = await process.wait()
-                pumps.cancel_scope.deadline = trio.current_time() + _DRAIN
+            self._process = process
+            try:
+                async with trio.open_nursery() as pumps:
+                    start_pumps(pumps, hub, pipes, process, stdin=self._request.stdin)
+                    await self._client.tell(started={"pid": process.pid})
+                    status = await process.wait()
+                    pumps.cancel_scope.deadline = trio.current_time() + _DRAIN
+            finally:
+                self._process = None
+                with cleanup(1, "close standard input"):
+                    await hub.end_stdin()
         return status
 
-    async def _enter(self, stack: AsyncExitStack) -> tuple[ContainerProcess, Pipes]:
+    async def _enter(self, stack: AsyncExitStack) -> tuple[ContainerProcess, Pipes | None]:
         core, spec = self._core, self._spec
         scratch = Path(self._request.scratch)
         layers = _snapshots(core, spec.storage, spec.layers)
@@ -117,7 +136,7 @@ class _Step:
                 )
             )
         )
-        pipes = Pipes(stdin=False)
+        pipes = None if spec.process.tty else Pipes(stdin=self._request.stdin)
         request = ExecRequest(
             driver=spec.runtime,
             container=spec.id,
@@ -125,7 +144,7 @@ class _Step:
             isolation=replace(spec.isolation, mounts=(*spec.isolation.mounts, *views, *folders, *files)),
             rootfs=rootfs,
             endpoint=endpoint,
-            stdio=Stdio(pipes.stdin, pipes.stdout, pipes.stderr),
+            stdio=None if pipes is None else Stdio(pipes.stdin, pipes.stdout, pipes.stderr),
             journal=self._journal.bound("exec", spec.runtime),
             rundir=str(self._rundir),
             etc=write_etc(self._rundir, spec, endpoint),
@@ -133,7 +152,8 @@ class _Step:
         try:
             return await stack.enter_async_context(core.stages.exec(request)), pipes
         except BaseException:
-            pipes.close_all()
+            if pipes is not None:
+                pipes.close_all()
             raise
 
     def _mount(self, layers: tuple[Snapshot, ...], scratch: Path, stage: str) -> MountRequest:

@@ -15,6 +15,7 @@ from scow_plugins.builder._instructions import Arg, Instruction
 from scow_plugins.builder._lint import lint
 from scow_plugins.builder._outputs import check_outputs, put_out
 from scow_plugins.builder._plan import Options, Plan, make_plan
+from scow_plugins.builder._shell import places_of
 from scow_plugins.builder._solve import Solved, Solver, rfc3339
 from scow_plugins.builder._source import located, wrong
 from scow_plugins.builder._stages import BUILTIN, PROXIES, Dockerfile, platform_arguments, understand
@@ -54,11 +55,13 @@ class DockerfileBuilder:
         if dockerfile.file.check_error and warnings:
             raise Invalid("lint violation found for rules: " + ", ".join(sorted({each.rule for each in warnings})))
         _check(plan, request)
+        breaks = places_of(dockerfile, plan, request.shells.breaks) if request.shells is not None else ()
         _tell_unused(dockerfile, request, listener)
         cache = Cache(bench.state_dir / "cache.db")
         try:
             solver = Solver(bench, request, plan, listener, cache)
             solver.take_bases(bases)
+            solver.breaks = breaks
             solved = await solver.run()
         finally:
             cache.close()

@@ -206,7 +206,7 @@ class _Planner:
         self._states[stage.index] = state
         body = [*self._triggers(state, stage), *stage.body]
         steps = tuple(state.read(each) for each in body)
-        needs = {origin.stage for step in steps for origin in _origins(step) if origin.kind == "stage"}
+        needs = {origin.stage for step in steps for origin in origins(step) if origin.kind == "stage"}
         if start.kind == "stage":
             needs.add(start.stage)
         self._planned[stage.index] = PlannedStage(
@@ -265,7 +265,8 @@ def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return found
 
 
-def _origins(step: PlannedStep) -> list[Origin]:
+def origins(step: PlannedStep) -> list[Origin]:
+    """Where a step's files come from."""
     if isinstance(step.op, CopyOp):
         return [step.op.origin]
     if isinstance(step.op, RunOp):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from scow.api import BindMount, Conflict, Mount, NotFound, ProcessSpec, Resources, TmpfsMount
+from scow.api import BindMount, Conflict, Mount, NoCommand, NotExecutable, NotFound, ProcessSpec, Resources, TmpfsMount
 from scow.engine.builders import BuildEvent
 from scow.engine.building import Layer, Stack, Step, StepFile, StepFolder, StepView
 from scow_plugins.builder import _cachemounts
 from scow_plugins.builder._agent import lent
 from scow_plugins.builder._cache import Key
+from scow_plugins.builder._shell import shell_after
 from scow_plugins.builder._source import located
 from scow_plugins.builder._steps import MountOp, PlannedStep, RunOp
 
@@ -64,16 +66,22 @@ async def run_step(solver: Solver, step: PlannedStep, op: RunOp, below: Stack, i
     """Run it. Raises Conflict when the program fails, with the end of its output."""
     async with AsyncExitStack() as stack:
         # First what may have to be waited for: who waits must not keep others from running.
-        prepared = await _prepare(solver, op, stack)
+        prepared = await prepare(solver, op, stack)
         await stack.enter_async_context(solver.limiter)
-        running = await stack.enter_async_context(solver.bench.step(below, prepared))
+        try:
+            running = await stack.enter_async_context(solver.bench.step(below, prepared))
+        except (NoCommand, NotExecutable) as error:
+            await shell_after(solver, step, prepared, partial(solver.bench.step, below), error.message)
+            raise
         tail = b""
         async for output in running.output():
             tail = (tail + output.data)[-_TAIL_BYTES:]
             solver.tell(BuildEvent("output", identity, data=output.data))
         status = await running.wait()
         if status.exit_code != 0:
-            raise Conflict(_failure(step, op, status.exit_code, tail, oom=status.oom_killed))
+            failure = _failure(step, op, status.exit_code, tail, oom=status.oom_killed)
+            await shell_after(solver, step, prepared, running.after, failure)
+            raise Conflict(failure)
         return await running.layer(solver.epoch)
 
 
@@ -85,7 +93,8 @@ def _failure(step: PlannedStep, op: RunOp, code: int, tail: bytes, *, oom: bool)
     return message + ("\n" + "\n".join(f"      > {line}" for line in lines) if lines else "")
 
 
-async def _prepare(solver: Solver, op: RunOp, stack: AsyncExitStack) -> Step:
+async def prepare(solver: Solver, op: RunOp, stack: AsyncExitStack) -> Step:
+    """The step with its mounts, which stay until the stack is closed. May wait for a cache that is locked."""
     mounts: list[Mount] = []
     views: list[StepView] = []
     folders: list[StepFolder] = []

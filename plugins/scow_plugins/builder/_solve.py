@@ -38,10 +38,11 @@ from scow_plugins.builder._gitref import GitRef, parse_git
 from scow_plugins.builder._ignore import Ignore, read_patterns
 from scow_plugins.builder._layout import Layout, owner_of
 from scow_plugins.builder._modes import Mode
-from scow_plugins.builder._plan import Plan, first_error
+from scow_plugins.builder._plan import Plan, first_error, origins
 from scow_plugins.builder._run import run_key, run_step
 from scow_plugins.builder._select import Source, choose, digest_of
-from scow_plugins.builder._source import located
+from scow_plugins.builder._shell import shell_before
+from scow_plugins.builder._source import Statement, located
 from scow_plugins.builder._steps import CopyOp, Origin, PlannedStage, PlannedStep, RunOp, WorkdirOp
 from scow_plugins.builder._tree import Index, Tree
 
@@ -95,6 +96,11 @@ class Solver:
         self._fetching = trio.Lock()
         self._solved: dict[int, Solved] = {}
         self._done = {index: trio.Event() for index in plan.stages}
+        self._scopes = {index: trio.CancelScope() for index in plan.stages}
+        #: Before these a shell is wanted.
+        self.breaks: tuple[Statement, ...] = ()
+        #: The user can talk to one shell at a time.
+        self.shell_lock = trio.Lock()
         self._contexts: dict[str, tuple[Tree, trio.Lock]] = {}
         self._tree_keys: dict[Origin, str] = {}
         epoch = request.build_args.get("SOURCE_DATE_EPOCH", "")
@@ -110,7 +116,7 @@ class Solver:
             try:
                 async with trio.open_nursery() as nursery:
                     for stage in self.plan.stages.values():
-                        nursery.start_soon(self._stage, stage)
+                        nursery.start_soon(self._scoped, stage)
             except BaseExceptionGroup as group:
                 raise first_error(group) from None
         return self._solved[self.plan.target]
@@ -143,13 +149,28 @@ class Solver:
             stack.callback(tree.close)
             self._contexts[name] = (tree, trio.Lock())
 
+    def stop_others(self, step: PlannedStep) -> None:
+        """Stop all stages but the one of a step that failed."""
+        for stage in self.plan.stages.values():
+            if not any(each is step for each in stage.steps):
+                self._scopes[stage.index].cancel()
+
+    async def _scoped(self, stage: PlannedStage) -> None:
+        with self._scopes[stage.index]:
+            await self._stage(stage)
+
     async def _stage(self, stage: PlannedStage) -> None:
-        for need in stage.needs:
-            await self._done[need].wait()
+        if stage.base >= 0:
+            await self._done[stage.base].wait()
         solved = await self._begin(stage)
         total = sum(step.op is not None for step in stage.steps)
         number = 0
         for step in stage.steps:
+            for origin in origins(step):
+                if origin.kind == "stage":
+                    await self._done[origin.stage].wait()
+            if any(each is step.said.at for each in self.breaks):
+                await shell_before(self, step, solved.stack)
             if step.op is not None:
                 number += 1
                 await self._step(stage, step, solved, number, total)

@@ -104,6 +104,14 @@ class Statement:
     def line(self) -> int:
         return self.segments[0][1]
 
+    @property
+    def lines(self) -> range:
+        """All lines that it takes, its here-documents with their ends included."""
+        last = self.segments[-1][1]
+        if self.heredocs:
+            last = self.heredocs[-1].line + self.heredocs[-1].raw.count("\n")
+        return range(self.line, last + 1)
+
     def place(self, offset: int = 0, width: int = 0) -> Place:
         """Where a character of `text` is written."""
         found = self.segments[0]

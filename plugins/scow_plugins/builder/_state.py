@@ -9,6 +9,7 @@ import json
 import posixpath
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from scow.api import Invalid
@@ -93,8 +94,26 @@ class StageState:
     def read(self, said: Instruction) -> PlannedStep:
         """Understand one instruction in this state. Raises Invalid, Unsupported."""
         reader = getattr(self, f"_{type(said).__name__.lower()}")
+        shell = self._shell_here()
         created_by, op = reader(said)
-        return PlannedStep(said, title_of(said), created_by, op)
+        if isinstance(op, RunOp):
+            shell = replace(op, args=shell.args)
+        return PlannedStep(said, title_of(said), created_by, shell, op)
+
+    def _shell_here(self) -> RunOp:
+        """A shell with what has been said so far."""
+        env = {**self._shown(), **self.env}
+        return RunOp(
+            self.shell[:1],
+            tuple(f"{name}={value}" for name, value in env.items()),
+            self.workdir,
+            str(self.config.get("User") or ""),
+            network=self._network,
+        )
+
+    def _shown(self) -> dict[str, str]:
+        """The arguments that programs see."""
+        return {name: value for name, value in self.args.items() if value is not None and name not in self.env}
 
     # What variables are worth.
 
@@ -254,7 +273,7 @@ class StageState:
 
     def _run(self, said: Run) -> tuple[str, Op | None]:
         args, files = self._command(said)
-        shown = {name: value for name, value in self.args.items() if value is not None and name not in self.env}
+        shown = self._shown()
         env = {**shown, **self.env}
         given = {name: value for name, value in self._scope.given.items() if name in PROXIES and name not in env}
         op = RunOp(

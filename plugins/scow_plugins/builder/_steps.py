@@ -102,6 +102,8 @@ class PlannedStep:
     said: Instruction
     title: str
     created_by: str
+    #: A shell as the step would find things: `--break`, `--on-error`.
+    shell: RunOp
     op: Op | None = None
 
 

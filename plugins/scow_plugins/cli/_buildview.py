@@ -9,8 +9,8 @@ import base64
 import json
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _PERIOD: Final = 0.1
 #: Lines of a running step's output on a terminal.
 _TAIL: Final = 6
+#: Bytes of output that wait while somebody else has the terminal.
+_HELD: Final = 4 << 20
 
 
 @dataclass(slots=True)
@@ -37,7 +39,7 @@ class _Running:
 
 
 class View:
-    """Shows one build. `style` is plain, tty or rawjson."""
+    """Shows one build. `style` is plain, tty, rawjson or quiet."""
 
     def __init__(
         self, descriptor: int, style: str, *, explain: bool = False, clock: Callable[[], float] = time.monotonic
@@ -48,9 +50,18 @@ class View:
         self._clock = clock
         self._running: dict[int, _Running] = {}
         self._drawn = 0
+        self._held: list[BuildEvent] | None = None
+        self._room = _HELD
 
     def take(self, event: BuildEvent) -> None:
         """Take a piece of news."""
+        if self._style == "quiet":
+            return
+        if self._held is not None:
+            self._room -= len(event.data)
+            if self._room > 0 or event.kind != "output":
+                self._held.append(event)
+            return
         if self._style == "rawjson":
             self._json(event)
             return
@@ -64,6 +75,20 @@ class View:
             self._output(event)
         else:
             self._end(event)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Leave the terminal to somebody else for a while; what happens meanwhile is shown afterwards."""
+        self._clear()
+        self._held, self._room = [], _HELD
+        try:
+            yield
+        finally:
+            held, self._held = self._held, None
+            for event in held:
+                self.take(event)
+            if self._room <= 0:
+                self._lines([f"[Warning] {_HELD - self._room:,} bytes came meanwhile, of which the last are not shown"])
 
     def _output(self, event: BuildEvent) -> None:
         running = self._running[event.step]
@@ -100,7 +125,7 @@ class View:
 
     def draw(self) -> None:
         """The running steps with the end of their output, below what is done."""
-        if self._style != "tty":
+        if self._style != "tty" or self._held is not None:
             return
         rows, columns = terminal_size(self._fd)
         columns = columns or 80
@@ -157,11 +182,8 @@ def _padded(text: str, end: str, columns: int) -> str:
 
 
 @asynccontextmanager
-async def viewing(cli: Cli, style: str, *, explain: bool) -> AsyncIterator[Callable[[BuildEvent], None]]:
+async def viewing(cli: Cli, style: str, *, explain: bool) -> AsyncIterator[View]:
     """A view that is drawn ten times a second while the block runs. `style`: auto, plain, tty, rawjson, quiet."""
-    if style == "quiet":
-        yield lambda _: None
-        return
     if style == "auto":
         style = "tty" if cli.is_tty(cli.stderr) and cli.environ.get("TERM") != "dumb" else "plain"
     view = View(cli.stderr, style, explain=explain)
@@ -169,7 +191,7 @@ async def viewing(cli: Cli, style: str, *, explain: bool) -> AsyncIterator[Calla
         if style == "tty":
             nursery.start_soon(_ticking, view)
         try:
-            yield view.take
+            yield view
         finally:
             nursery.cancel_scope.cancel()
             view.finish()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -41,6 +41,7 @@ class Wiring(NamedTuple):
     stdout: bool = True
     stderr: bool = True
     sig_proxy: bool = True
+    #: None of them: there is no way to leave but the process's end.
     detach_keys: bytes = b"\x10\x11"
 
 
@@ -61,10 +62,15 @@ def check_input(cli: Cli, *, tty: bool, stdin: bool) -> None:
         raise Invalid("the input device is not a TTY", hint="leave out -t: standard input is a file or a pipe")
 
 
-async def converse(cli: Cli, session: Session, wiring: Wiring) -> int:
-    """Until the process ends or the user detaches; gives the exit code (0 when detached)."""
+async def converse(cli: Cli, session: Session, wiring: Wiring, left_by: Callable[[int], None] | None = None) -> int:
+    """Until the process ends or the user detaches; gives the exit code (0 when detached).
+
+    Without `sig_proxy` a signal leaves, too: `left_by` is told its number.
+    """
     talk = _Conversation(cli, session, wiring)
     code = await talk.run()
+    if talk.signal and left_by is not None:
+        left_by(talk.signal)
     if talk.detached:
         cli.err("read escape sequence")
     return code
@@ -77,6 +83,8 @@ class _Conversation:
         self.wiring = wiring
         self.detached = False
         self.code = 0
+        #: What made us leave.
+        self.signal = 0
         self.scope = trio.CancelScope()
         # One message at a time: input, signals and sizes come from three tasks.
         self.speaking = trio.Lock()
@@ -120,7 +128,7 @@ class _Conversation:
 
     async def _input(self) -> None:
         reader = Reader(self.cli.stdin)
-        keys = DetachKeys(self.wiring.detach_keys) if self.wiring.tty else None
+        keys = DetachKeys(self.wiring.detach_keys) if self.wiring.tty and self.wiring.detach_keys else None
         while data := await reader.read():
             if keys is not None:
                 data, self.detached = keys.feed(data)
@@ -139,6 +147,7 @@ class _Conversation:
             task_status.started()
             async for number in received:
                 if not self.wiring.sig_proxy:
+                    self.signal = number
                     return self._leave(128 + number)
                 async with self.speaking:
                     await self.session.signal(number)

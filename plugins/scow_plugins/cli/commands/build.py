@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -54,6 +55,8 @@ COMMAND = Command(
         Flag("check", "Check the Dockerfile, build nothing"),
         Flag("print", "Print the plan, build nothing: plan", "string"),
         Flag("explain", "Say of each step that isn't from the cache what has changed"),
+        Flag("on-error", "shell: a shell in the files of a RUN that failed", "string"),
+        Flag("break", "A shell before the step on this line", "list"),
         Flag("metadata-file", "Write digests of the image to a file, as JSON", "string"),
         Flag(
             "output", "Where the result goes: DIRECTORY, -, or type=image|docker|oci|tar|local|registry,…", "list", "o"
@@ -103,8 +106,10 @@ async def _main(cli: Cli, args: Args, style: str, stdout: str) -> int:
     import trio
 
     from scow.engine.builders import find_builder
+    from scow_plugins.cli._buildshell import shells, shells_wanted
     from scow_plugins.cli._buildview import viewing
 
+    wanted = shells_wanted(cli, args, style)
     request = await trio.to_thread.run_sync(build_request, cli, args, stdout)
     builder = find_builder()
     async with (
@@ -119,8 +124,10 @@ async def _main(cli: Cli, args: Args, style: str, stdout: str) -> int:
 
             cli.out(json.dumps(await builder.plan(bench, request), indent=2))
             return 0
-        async with viewing(cli, style, explain=args.on("explain")) as show:
-            result = await builder.build(bench, request, show)
+        async with viewing(cli, style, explain=args.on("explain")) as view:
+            if wanted:
+                request = replace(request, shells=shells(cli, args, view))
+            result = await builder.build(bench, request, view.take)
     _report(cli, args, style, result, request, stdout)
     return 0
 
