@@ -18,6 +18,15 @@ from scow.errors import Invalid
 SYSTEM_FILE: Final = Path("/etc/scow/config.toml")
 
 
+class Build(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What of builds can be configured: how much stays of them."""
+
+    #: The most bytes that the build cache may take; 0: a tenth of its disk; -1: no limit.
+    cache_max_bytes: Annotated[int, msgspec.Meta(ge=-1)] = 0
+    #: Seconds after which what nobody has used goes; 0: never.
+    cache_max_age: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What can be configured. The same keys stand in docs/configuration.md."""
 
@@ -38,6 +47,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parallel_fetches: Annotated[int, msgspec.Meta(ge=1)] = 3
     #: Seconds after which an idle launcher leaves.
     launcher_idle: Annotated[float, msgspec.Meta(ge=0)] = 600.0
+    #: Limits of the build cache.
+    build: Build = Build()
     #: Host names and aliases → how to reach that registry (docs/configuration.md).
     registries: dict[str, dict[str, Any]] = {}
     #: A table for each plugin, checked by the plugin.

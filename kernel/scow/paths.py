@@ -3,6 +3,7 @@
 <root>/content/            the OCI image layout
 <root>/state.db            tags, images, containers
 <root>/<kind>/<plugin>/    what plugins keep (storage/overlay, network/bridge, …)
+<root>/build/              what builders keep: cache.db (layers by key), caches/ (cache mounts), work/ (builds that run)
 <root>/containers/<id>/    log, scratch (the writable layer), generated files
 <run>/containers/<id>/     lock, journal, control socket of a running container
 <run>/events.jsonl         what happened since boot
@@ -52,6 +53,14 @@ class Paths:
     @property
     def database(self) -> Path:
         return self.root / "state.db"
+
+    @property
+    def build(self) -> Path:
+        return self.root / "build"
+
+    @property
+    def build_cache(self) -> Path:
+        return self.build / "cache.db"
 
     @property
     def events(self) -> Path:

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from scow import hookspecs
-from scow.config import Config
+from scow.config import Build, Config
 from scow.plugins import STAGES
 
 
@@ -90,7 +90,7 @@ def _defaults(shape: type) -> dict[str, Any]:
 
 def test_configuration_has_every_key_with_its_default() -> None:
     tables = dict(_tables((DOCS / "configuration.md").read_text()))
-    shapes: dict[str, type] = {"Keys": Config}
+    shapes: dict[str, type] = {"Keys": Config, "Builds": Build}
     settings = importlib.import_module("scow_plugins.registry._settings")
     shapes["Registries"] = settings.RegistrySettings
     shapes["`[plugins.registry]`"] = settings.Settings

@@ -109,6 +109,7 @@ def test_space(pulled: Scow) -> None:
     assert [(row["Type"], row["TotalCount"], row["Active"]) for row in rows] == [
         ("Images", "1", "1"),
         ("Containers", "1", "0"),
+        ("Build Cache", "0", "0"),
         ("Leftovers", "0", "0"),
     ]
     assert float(rows[1]["Size"].removesuffix("MB")) > 3

@@ -5,6 +5,8 @@ from __future__ import annotations
 from scow.engine.copying import Place, pack, renamer, unpack_into
 from scow.engine.facade import Engine, Session, open_engine
 from scow.engine.types import (
+    BuildCacheEntry,
+    BuildCacheRemoval,
     Check,
     Collection,
     ContainerUsage,
@@ -29,6 +31,8 @@ from scow.engine.types import (
 )
 
 __all__ = [
+    "BuildCacheEntry",
+    "BuildCacheRemoval",
     "Check",
     "Collection",
     "ContainerUsage",

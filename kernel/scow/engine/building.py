@@ -18,7 +18,7 @@ import os
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -39,6 +39,7 @@ from scow.engine.shipping import Composed, Remote, as_oci, compose, fetch_layer,
 from scow.engine.spawn import spawn_supervisor
 from scow.engine.types import ImageInfo, Output, Progress
 from scow.errors import Internal, Invalid, NotFound, ScowError, Unsupported
+from scow.layers.removal import delete
 from scow.layers.writer import TarWriter, write_changes
 from scow.model.container import ContainerSpec
 from scow.model.descriptor import HOST_LAYER, OCI_MANIFEST
@@ -48,17 +49,22 @@ from scow.model.platform import Platform
 from scow.model.process import ExitStatus, Isolation, Mount, ProcessSpec, Resources
 from scow.model.reference import Named, Reference, parse_reference
 from scow.model.storage import Change, MountRequest, Snapshot, SnapshotStore, UnpackRequest
+from scow.state import cachemounts
 from scow.state import images as rows
+from scow.state.buildcache import BuildCache, Place, Record
 from scow.state.liveness import take
 from scow.supervisor.protocol import LayerView, StepFile, StepFolder, StepRequest, SuperviseRequest
 
 __all__ = [
     "Base",
+    "BuildCache",
     "Composed",
     "ImageInfo",
     "Layer",
     "LayerView",
     "Output",
+    "Place",
+    "Record",
     "Remote",
     "RunningStep",
     "Stack",
@@ -68,6 +74,7 @@ __all__ = [
     "StepView",
     "TarWriter",
     "Workbench",
+    "cachemounts",
     "compose",
     "open_workbench",
 ]
@@ -162,8 +169,12 @@ class Workbench:
         self._work = work
         self.storage = storage
         self._runtime = runtime
-        #: Where a builder keeps its cache; survives reboots.
-        self.state_dir = core.paths.root / "build"
+        #: Where a builder keeps what it will want again; survives reboots.
+        self.state_dir = core.paths.build
+
+    def cache(self) -> BuildCache:
+        """What was built before. To be closed."""
+        return BuildCache(self._core.paths.build_cache)
 
     def check_name(self, name: str) -> str:
         """The full form of a name that a built image may have. Raises Invalid."""
@@ -435,7 +446,7 @@ async def open_workbench(
     """A workbench for one build; nothing that it makes is swept meanwhile, and nothing else of it stays."""
     driver = core.registry.pick("mount", storage or "").name
     process = core.registry.pick("exec", runtime or "").name
-    base = core.paths.root / "build" / "work"
+    base = core.paths.build / "work"
     base.mkdir(mode=0o700, parents=True, exist_ok=True)
     work = base / new_id()
     lock = take(work)
@@ -466,6 +477,9 @@ def _sweep(bench: Workbench, base: Path) -> None:
             shutil.rmtree(work, ignore_errors=True)
         finally:
             os.close(lock)
+    with suppress(OSError):
+        for path in cachemounts.leftovers(base.parent / "caches"):
+            delete(path)
 
 
 def chain(stack: Stack) -> Digest:

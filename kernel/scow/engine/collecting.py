@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from scow.engine import buildgarbage
 from scow.engine.core import Core
 from scow.engine.garbage import sweep, unneeded
 from scow.engine.marking import needed, parts_of
@@ -15,8 +16,8 @@ from scow.state import images as rows
 
 
 def collect(core: Core, keep: int, *, dry_run: bool = False) -> Collection:
-    """Remove leftovers, then images that no container uses, until at most `keep` bytes are left. Blocks."""
-    plan, doomed, before, after = _plan(core, keep)
+    """Remove leftovers, then what builds have left, then unused images, until at most `keep` bytes are left. Blocks."""
+    plan, doomed, layers_of_builds, before, after = _plan(core, keep)
     if dry_run:
         return Collection(tuple(plan), before, after)
     garbage: list[tuple[rows.Kind, Digest]] = []
@@ -34,32 +35,40 @@ def collect(core: Core, keep: int, *, dry_run: bool = False) -> Collection:
         write_index(core)
         for row in doomed:
             core.events.emit("image", "delete", str(row.config), name=str(row.config))
+    built = buildgarbage.remove(core, layers_of_builds)
     swept = sweep(core, everything=True)
-    return Collection(tuple(plan), before, before - swept.bytes, postponed=swept.postponed)
+    return Collection(tuple(plan), before, before - swept.bytes - built.bytes, postponed=swept.postponed)
 
 
 def _used(core: Core) -> dict[str, str]:
     return {each.spec.manifest: each.spec.name for each in containers.listing(core.database)}
 
 
-def _plan(core: Core, keep: int) -> tuple[list[Decision], list[rows.ImageRow], int, int]:
+def _plan(core: Core, keep: int) -> tuple[list[Decision], list[rows.ImageRow], tuple[buildgarbage.Item, ...], int, int]:
     sizes = Pieces(core)
     images = rows.all_images(core.database)
     last = rows.last_uses(core.database)
     names, used = rows.names_of(core.database), _used(core)
     pieces = {row.manifest: pieces_of(core, row) for row in images}
     shares = Counter(piece for each in pieces.values() for piece in each)
-    stays = needed(core)
+    stays = needed(core, caches=False)
     pinned: set[Piece] = {("blob", each) for each in stays.blobs} | {("layer", each) for each in stays.layers}
     left = _leftovers(core, sizes)
-    now = sizes.sum(pinned | set(shares)) + left
-    before = now
+    items = buildgarbage.items_of(core, sizes)
+    built = buildgarbage.cache_bytes(items, sizes)
+    before = now = sizes.sum(pinned | set(shares)) + built + left
     plan = (
         [Decision("leftovers", "remove", "interrupted downloads and layers that no image names", left)] if left else []
     )
     now -= left
+    old = buildgarbage.choose(items, sizes, everything=False, keep=max(built - max(now - keep, 0), 0), wanted=None)
+    if items:
+        many = f"{len(old.items)} of {len(items)} things that builds have left, the longest unused first"
+        plan.append(Decision("build cache", "remove" if old.items else "keep", many, old.bytes if old.items else built))
+    now -= old.bytes
     held = pinned - set(shares)  # by containers whose image is gone
     doomed = []
+    freed: set[Piece] = set()
     for row in sorted(images, key=lambda row: last.get(str(row.manifest), 0.0)):
         name = ", ".join(names.get(str(row.manifest), ([], []))[0]) or str(row.config)
         moment = last.get(str(row.manifest), 0.0)
@@ -72,11 +81,14 @@ def _plan(core: Core, keep: int) -> tuple[list[Decision], list[rows.ImageRow], i
         else:
             shares.subtract(pieces[row.manifest])
             now -= size
+            freed |= free
             doomed.append(row)
             plan.append(
                 Decision(name, "remove", "no container uses it, and all that stays was used later", size, moment)
             )
-    return plan, doomed, before, now
+    # Nobody has them any more but the build cache.
+    more = [item for item in items if not freed.isdisjoint(item.pieces) and item not in old.items]
+    return plan, doomed, (*old.items, *more), before, now
 
 
 def _leftovers(core: Core, sizes: Pieces) -> int:

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Protocol
 
 import trio
 
-from scow.engine import archives, fsck, images, neighbours, publish, store, usage
+from scow.engine import archives, buildgarbage, fsck, images, neighbours, publish, store, usage
 from scow.engine.building import Workbench, open_workbench
 from scow.engine.collecting import collect
 from scow.engine.commit import commit
@@ -40,6 +40,8 @@ from scow.engine.rootfs import changes_of, rootfs_of
 from scow.engine.session import Conversation, connect, conversing
 from scow.engine.spawn import spawn_supervisor
 from scow.engine.types import (
+    BuildCacheEntry,
+    BuildCacheRemoval,
     Check,
     Collection,
     CreateRequest,
@@ -58,7 +60,7 @@ from scow.engine.types import (
     PushResult,
     Removal,
 )
-from scow.errors import Conflict, Internal, NotFound
+from scow.errors import Conflict, Internal, NotFound, ScowError
 from scow.lifecycle import Happening, step
 from scow.model.container import Container, Status
 from scow.model.digest import Digest
@@ -192,6 +194,16 @@ class EngineProtocol(Protocol):
     async def disk_usage(self) -> DiskUsage: ...
 
     async def collect_garbage(self, keep: int, *, dry_run: bool = False) -> Collection: ...
+
+    async def build_cache(self) -> tuple[BuildCacheEntry, ...]: ...
+
+    async def prune_build_cache(
+        self,
+        *,
+        everything: bool = False,
+        keep: int | None = None,
+        wanted: Callable[[BuildCacheEntry], bool] | None = None,
+    ) -> BuildCacheRemoval: ...
 
     async def fsck(self, *, layers: bool = True, repair: bool = False) -> Check: ...
 
@@ -509,8 +521,31 @@ class Engine:
     @asynccontextmanager
     async def workbench(self, *, storage: str | None = None, runtime: str | None = None) -> AsyncIterator[Workbench]:
         """The means of one build (`scow.engine.building`). Raises Unsupported, NotFound (a plugin)."""
-        async with open_workbench(self._core, storage, runtime) as bench:
-            yield bench
+        try:
+            async with open_workbench(self._core, storage, runtime) as bench:
+                yield bench
+        except ScowError:
+            await in_thread(self._core, buildgarbage.collect)
+            raise
+        await in_thread(self._core, buildgarbage.collect)
+
+    async def build_cache(self) -> tuple[BuildCacheEntry, ...]:
+        """What builds have left for later ones: layers, cache mounts, digests of files. The last used first."""
+        return await in_thread(self._core, buildgarbage.entries)
+
+    async def prune_build_cache(
+        self,
+        *,
+        everything: bool = False,
+        keep: int | None = None,
+        wanted: Callable[[BuildCacheEntry], bool] | None = None,
+    ) -> BuildCacheRemoval:
+        """Remove entries that no build uses (of those, the wanted), the longest unused first.
+
+        With `keep`, only until at most so many bytes are left. Without `everything`, entries stay whose layers images
+        have, too.
+        """
+        return await in_thread(self._core, buildgarbage.prune, everything=everything, keep=keep, wanted=wanted)
 
     async def history(self, name: str) -> list[HistoryLine]:
         """What made an image, the last step first. Raises NotFound, Invalid, Corrupt."""

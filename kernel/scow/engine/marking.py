@@ -1,4 +1,4 @@
-"""What must stay: the blobs and layers that images and containers name. Everything else is garbage."""
+"""What must stay: what images, containers and the build cache name. Everything else is garbage."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from scow.model.digest import Digest, chain_ids
 from scow.model.storage import SnapshotStore
 from scow.state import containers
 from scow.state import images as rows
+from scow.state.buildcache import kept
 
 #: Indexes within indexes that are looked into.
 _DEPTH: Final = 4
@@ -73,8 +74,8 @@ class Needed:
             self.damaged[manifest] = parts.problem
 
 
-def needed(core: Core) -> Needed:
-    """Look at every image and every container. Never raises for a damaged one."""
+def needed(core: Core, *, caches: bool = True) -> Needed:
+    """Look at every image and every container, and (with `caches`) the build cache. Never raises for a damaged one."""
     found = Needed()
     images = rows.all_images(core.database)
     for image in images:
@@ -87,6 +88,9 @@ def needed(core: Core) -> Needed:
             # The image was removed by force; `commit` still needs what it was made of, if that is whole.
             parts = parts_of(core, manifest, manifest)
             found.blobs |= parts.blobs
+    for digest, chain in kept(core.paths.build_cache) if caches else ():
+        found.blobs.add(Digest.parse(digest))
+        found.layers.add(Digest.parse(chain))
     return found
 
 

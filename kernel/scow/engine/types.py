@@ -179,6 +179,41 @@ class Removal:
 
 
 @dataclass(frozen=True, slots=True)
+class BuildCacheEntry:
+    """One thing of the build cache, as BuildKit shows them. Sizes in bytes, times in seconds since the epoch.
+
+    kind: regular (a layer that a step has made) | exec.cachemount | source.local (digests of a context's files)
+    """
+
+    id: str
+    kind: Literal["regular", "exec.cachemount", "source.local"]
+    description: str
+    created: float
+    used: float
+    #: How often; None where nobody counts.
+    uses: int | None
+    size: int
+    #: Somebody builds with it.
+    in_use: bool
+    #: An image has the same layer: it takes no space of its own.
+    shared: bool
+    mutable: bool
+    #: IDs of what it is built on.
+    parents: tuple[str, ...] = ()
+    #: Of `size`, what no earlier entry of a list has counted: for sums.
+    own: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BuildCacheRemoval:
+    """The IDs of what is gone, and bytes on disk. `postponed`: another command's end will free the rest."""
+
+    ids: tuple[str, ...] = ()
+    bytes: int = 0
+    postponed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ImageUsage:
     """What one image takes on disk, blobs and unpacked layers, in bytes: `shared` with other images or for itself."""
 
@@ -210,6 +245,8 @@ class DiskUsage:
     images_reclaimable: int
     leftover_bytes: int
     leftovers: int
+    #: What is `shared` is among the images' bytes.
+    build_cache: tuple[BuildCacheEntry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from scow.state import containers
 from scow.state import images as rows
 
 #: A blob or a layer on disk.
-Piece: TypeAlias = tuple[str, Digest]
+Piece: TypeAlias = tuple[rows.Kind, Digest]
 
 
 @dataclass(slots=True)
@@ -70,6 +70,9 @@ def disk_usage(core: Core) -> DiskUsage:
     whole = sizes.sum(shares)
     blobs, layers = unneeded(core, needed(core))
     left = sizes.sum([*(("blob", blob) for blob in blobs), *(("layer", layer) for layer in layers)])
+    # It stands on this module.
+    from scow.engine import buildgarbage
+
     return DiskUsage(
         images=tuple(_image(core, row, pieces[row.manifest], shares, sizes, uses) for row in everything),
         containers=tuple(ContainerUsage(each, scratch_bytes(core, each)) for each in made),
@@ -77,6 +80,7 @@ def disk_usage(core: Core) -> DiskUsage:
         images_reclaimable=whole - sizes.sum(active),
         leftover_bytes=left + partial_bytes(core),
         leftovers=len(blobs) + len(layers) + len(core.content.partial()),
+        build_cache=buildgarbage.entries(core, sizes),
     )
 
 

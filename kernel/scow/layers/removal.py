@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Final
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -22,6 +23,15 @@ def remove_tree(parent: int, name: str | bytes) -> None:
         finally:
             os.close(top)
         os.rmdir(name, dir_fd=parent)
+
+
+def delete(path: Path) -> None:
+    """The same for a path of our own. Raises OSError."""
+    parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        remove_tree(parent, path.name)
+    finally:
+        os.close(parent)
 
 
 def empty_directory(top: int) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 from scow.api import Invalid, NotFound, Platform, ScowError
 from scow.engine.builders import BuildEvent, BuildRequest, BuildResult, Finding
 from scow.engine.building import Base, Workbench
-from scow_plugins.builder._cache import Cache
 from scow_plugins.builder._caches import export_caches, inline
 from scow_plugins.builder._instructions import Arg, Instruction
 from scow_plugins.builder._lint import lint
@@ -57,7 +56,7 @@ class DockerfileBuilder:
         _check(plan, request)
         breaks = places_of(dockerfile, plan, request.shells.breaks) if request.shells is not None else ()
         _tell_unused(dockerfile, request, listener)
-        cache = Cache(bench.state_dir / "cache.db")
+        cache = bench.cache()
         try:
             solver = Solver(bench, request, plan, listener, cache)
             solver.take_bases(bases)

@@ -19,8 +19,7 @@ from typing import Any, Final
 import msgspec
 
 from scow.api import Corrupt, Descriptor, Digest, NotFound
-from scow.engine.building import Layer
-from scow_plugins.builder._cache import Record
+from scow.engine.building import Layer, Record
 
 NAME: Final = "io.scow.build.cache"
 VERSION: Final = 1

@@ -21,6 +21,7 @@ import trio
 from scow.api import Exhausted, Invalid, NotFound
 from scow.api.layers import copy_tree
 from scow.api.linux import open_beneath
+from scow.engine.building import cachemounts
 from scow_plugins.builder._steps import MountOp
 
 if TYPE_CHECKING:
@@ -44,16 +45,14 @@ async def held(solver: Solver, mount: MountOp) -> AsyncIterator[Path]:
             await _make(solver, mount, place)
         yield content
     finally:
-        os.close(fd)
+        cachemounts.unlock(fd)
 
 
 async def _locked(base: Path, name: str, sharing: str) -> tuple[Path, int]:
-    kind = fcntl.LOCK_SH if sharing == "shared" else fcntl.LOCK_EX
     number = 0
     while True:
         place = base / (f"{name}-{number}" if number else name)
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = _lock(place / "lock", kind)
+        fd = cachemounts.lock(place, alone=sharing != "shared")
         if fd is not None:
             return place, fd
         if sharing == "private":
@@ -62,11 +61,11 @@ async def _locked(base: Path, name: str, sharing: str) -> tuple[Path, int]:
             await trio.sleep(_GLANCE)
 
 
-def _lock(path: Path, kind: int) -> int | None:
+def _lock(path: Path) -> int | None:
     """A descriptor that holds a lock until it is closed; None when somebody else does."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(fd)
         return None
@@ -79,7 +78,7 @@ def _lock(path: Path, kind: int) -> int | None:
 async def _make(solver: Solver, mount: MountOp, place: Path) -> None:
     """The directory with its first content, under its name when it is complete: several steps may begin at once."""
     # Another process has it: nobody in this one would tell.
-    while (fd := _lock(place / "making", fcntl.LOCK_EX)) is None:  # noqa: ASYNC110
+    while (fd := _lock(place / "making")) is None:  # noqa: ASYNC110
         await trio.sleep(_GLANCE)
     try:
         if (place / "content").exists():
@@ -87,6 +86,8 @@ async def _make(solver: Solver, mount: MountOp, place: Path) -> None:
         shutil.rmtree(new := place / "new", ignore_errors=True)
         new.mkdir(mode=0o755)
         (place / "id").write_text(mount.id)
+        if mount.origin.kind != "scratch":
+            (place / "origin").write_text(f"{mount.source or '/'} of {mount.origin}")
         if mount.origin.kind == "scratch":
             os.chmod(new, 0o755 if mount.mode is None else mount.mode)
             os.chown(new, mount.uid, mount.gid)

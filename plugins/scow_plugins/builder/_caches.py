@@ -14,7 +14,7 @@ from scow.engine.building import Layer, Remote, Stack, Workbench, compose
 from scow_plugins.builder._cachedoc import NAME, Known, layer_of, read, write
 
 if TYPE_CHECKING:
-    from scow_plugins.builder._cache import Record
+    from scow.engine.building import Record
     from scow_plugins.builder._solve import Solver
 
 _INLINE: Final = "BUILDKIT_INLINE_CACHE"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import trio
@@ -28,9 +30,9 @@ from scow.api import (
 )
 from scow.api.layers import TarWriter
 from scow.engine.builders import BuildEvent, BuildRequest
-from scow.engine.building import Base, Layer, Stack, Workbench
+from scow.engine.building import Base, BuildCache, Layer, Place, Record, Stack, Workbench
 from scow_plugins.builder import _archive, _remote
-from scow_plugins.builder._cache import Cache, Key, Record
+from scow_plugins.builder._cache import Key, explain, packed
 from scow_plugins.builder._cachedoc import Noted, layer_of
 from scow_plugins.builder._caches import Imported, open_caches
 from scow_plugins.builder._contexts import cloned, commit_of
@@ -48,6 +50,7 @@ from scow_plugins.builder._tree import Index, Tree
 
 #: Files whose digests are kept one by one, so that `explain` can name them.
 _EXPLAINED: Final = 20_000
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _COMMENT: Final = "buildkit.dockerfile.v0"
 
 
@@ -79,7 +82,12 @@ class Solver:
     """Solves one plan."""
 
     def __init__(
-        self, bench: Workbench, request: BuildRequest, plan: Plan, listener: Callable[[BuildEvent], None], cache: Cache
+        self,
+        bench: Workbench,
+        request: BuildRequest,
+        plan: Plan,
+        listener: Callable[[BuildEvent], None],
+        cache: BuildCache,
     ) -> None:
         self.bench = bench
         self.request = request
@@ -252,35 +260,43 @@ class Solver:
             where = self.request.context_name or self.request.context
             slot = f"{where} {self.request.file_name} {stage.name} {step.said.at.line}"
             files = copying.digests() if copying is not None else {}
-            record = await self._known(key, below, slot) if used else None
+            titled = (f"[{stage.name}] {step.title}", slot)
+            record = await self._known(key, below, titled) if used else None
             if record is not None:
                 self.noted.append(Noted(key.value, record))
                 return layer_of(record), record.created, True, ""
-            why = self.cache.explain(key, slot, files) if used else "the cache isn't used"
+            why = explain(self.cache, key, slot, files) if used else "the cache isn't used"
             layer = await work()
         record = Record(*_columns(layer), time.time())
-        self.cache.add(key, slot, record, files)
+        self._keep(key, record, place_of(below, layer, *titled), files)
         self.noted.append(Noted(key.value, record))
         return layer, record.created, False, why
 
-    async def _known(self, key: Key, below: Stack, slot: str) -> Record | None:
+    async def _known(self, key: Key, below: Stack, titled: tuple[str, str]) -> Record | None:
         """The layer of a key, on top of its stack: made here before, or somewhere else."""
-        record = self.cache.find(key)
+        record = self.cache.find(key.value)
         if record is not None and await self.bench.again(below, layer_of(record)):
+            place = place_of(below, layer_of(record), *titled)
+            if not self.cache.touch(key.value, place):
+                # Somebody has pruned it meanwhile; the layer stays while we build.
+                self._keep(key, record, place)
             return record
         record = await self.imported.bring(self, key.value, below)
         if record is not None:
-            self.cache.add(key, slot, record)
+            self._keep(key, record, place_of(below, layer_of(record), *titled))
         return record
 
+    def _keep(self, key: Key, record: Record, place: Place, files: Mapping[str, str] = _NOTHING) -> None:
+        self.cache.add(key.value, record, place, json.dumps(key.kept()).encode(), packed(files))
+
     def _memo(self, key: Key) -> str | None:
-        value = self.cache.memo(key) or self.imported.memo(key.value)
+        value = self.cache.memo(key.value) or self.imported.memo(key.value)
         if value is not None:
             self.memos[key.value] = value
         return value
 
     def _remember(self, key: Key, value: str) -> None:
-        self.cache.remember(key, value)
+        self.cache.remember(key.value, value)
         self.memos[key.value] = value
 
     def note(self, text: str) -> None:
@@ -420,11 +436,12 @@ class Solver:
         op = CopyOp(origin, (".",), "/")
         async with AsyncExitStack() as stack:
             copying = await self._prepare_copy(stack, op, ())
-            record = self.cache.find(copying.key)
-            if record is not None and await self.bench.again((), layer_of(record)):
+            titled = (f"[{origin}] as a layer, for a mount", "")
+            record = await self._known(copying.key, (), titled)
+            if record is not None:
                 return layer_of(record)
             layer = await self._copy(op, (), copying)
-        self.cache.add(copying.key, "", Record(*_columns(layer), time.time()))
+        self._keep(copying.key, Record(*_columns(layer), time.time()), place_of((), layer, *titled))
         return layer
 
     async def _fetch(self, url: str) -> _remote.Fetched:
@@ -604,6 +621,11 @@ def _columns(layer: Layer) -> tuple[str, str, int, str]:
 def chain_of(stack: Stack) -> str:
     """What a stack is, as a digest: the same layers, the same text; empty for none."""
     return str(chain_ids(tuple(layer.diff_id for layer in stack))[-1]) if stack else ""
+
+
+def place_of(below: Stack, layer: Layer, title: str, slot: str) -> Place:
+    """Where a layer is put, for the cache."""
+    return Place(chain_of((*below, layer)), chain_of(below), title, slot)
 
 
 def rfc3339(moment: float) -> str:

@@ -57,6 +57,8 @@ class Index:
         if path is not None:
             try:
                 self._known = msgspec.msgpack.decode(path.read_bytes(), type=dict[str, _Known])
+                # Who collects garbage sees by that when it was last used.
+                os.utime(path)
             except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
                 self._known = {}
 

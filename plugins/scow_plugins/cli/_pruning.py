@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from scow.api import Container
-from scow.engine import ImageSummary, Removal
+from scow.engine import BuildCacheRemoval, ImageSummary, Removal
 from scow_plugins.cli._cli import Cli
 from scow_plugins.cli._filters import has_label, read
 from scow_plugins.cli._flags import UsageError
@@ -62,6 +62,15 @@ def show_containers(cli: Cli, gone: Iterable[Container]) -> None:
         cli.out("Deleted Containers:")
         for container in gone:
             cli.out(container.spec.id)
+        cli.out("")
+
+
+def show_build_cache(cli: Cli, removal: BuildCacheRemoval) -> None:
+    """The IDs of entries that are gone."""
+    if removal.ids:
+        cli.out("Deleted build cache objects:")
+        for name in removal.ids:
+            cli.out(name)
         cli.out("")
 
 

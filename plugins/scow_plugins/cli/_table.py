@@ -24,6 +24,8 @@ class Group(NamedTuple):
 COMMANDS: Final[dict[str, Entry]] = {
     "attach": Entry("attach", "Attach local standard input, output and error to a running container"),
     "build": Entry("build", "Build an image from a Dockerfile"),
+    "builder du": Entry("builder_du", "Show what builds have left, and the space it takes"),
+    "builder prune": Entry("builder_prune", "Remove build cache"),
     "commit": Entry("commit", "Create an image from a container's changes"),
     "container prune": Entry("container_prune", "Remove all stopped containers"),
     "cp": Entry("cp", "Copy files and directories between a container and this machine"),
@@ -70,6 +72,7 @@ COMMANDS: Final[dict[str, Entry]] = {
 COMMON: Final = ("run", "exec", "ps", "build", "pull", "images", "version", "info")
 
 GROUPS: Final[dict[str, Group]] = {
+    "builder": Group("Manage builds", {"build": "build", "du": "builder du", "prune": "builder prune"}, frozenset()),
     "container": Group(
         "Manage containers",
         {

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scow.api import Corrupt, Descriptor, Digest, NotFound, ScowError
-from scow.engine.building import Layer
-from scow_plugins.builder._cache import Record
+from scow.engine.building import Layer, Record
 from scow_plugins.builder._cachedoc import NAME, Noted, layer_of, read, write
 
 KEYS = ["a" * 64, "b" * 64, "c" * 64]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import sqlite3
 import stat
 import tarfile
 import time
@@ -14,8 +16,10 @@ import pytest
 
 from scow.api import Invalid, NotFound, ScowError
 from scow.api.layers import TarWriter
+from scow.engine.building import BuildCache, Place, Record
+from scow.state.buildcache import kept
 from scow_plugins.builder import _archive
-from scow_plugins.builder._cache import Cache, Key, Record, differences
+from scow_plugins.builder._cache import Key, differences, explain, packed
 from scow_plugins.builder._ignore import Ignore
 from scow_plugins.builder._layout import Layout, owner_of
 from scow_plugins.builder._modes import Mode
@@ -283,26 +287,53 @@ def test_archives_that_lead_out(tree: Make, name: str, link: str) -> None:
 
 
 def test_the_cache(tmp_path: Path) -> None:
-    cache = Cache(tmp_path / "build" / "cache.db")
+    path = tmp_path / "build" / "cache.db"
+    cache = BuildCache(path)
     key = Key("run", args=("a",), parent="p")
     record = Record("sha256:1", "sha256:1", 5, "tar", time.time())
-    assert cache.find(key) is None
-    assert cache.explain(key, "slot") == "it was never built"
-    cache.add(key, "slot", record)
-    assert cache.find(Key("run", parent="p", args=("a",))) == record
-    assert cache.explain(Key("run", args=("b",), parent="p"), "slot") == "changed: the command"
-    cache.add(Key("copy", files="1"), "copy", record, {"a": "1", "b": "2"})
-    why = cache.explain(Key("copy", files="2"), "copy", {"a": "1", "b": "3", "c": "4"})
+
+    def add(key: Key, slot: str, files: dict[str, str] | None = None) -> None:
+        parts = json.dumps(key.kept()).encode()
+        cache.add(key.value, record, Place("sha256:2", "", "RUN a", slot), parts, packed(files or {}))
+
+    assert cache.find(key.value) is None
+    assert explain(cache, key, "slot") == "it was never built"
+    add(key, "slot")
+    assert cache.find(Key("run", parent="p", args=("a",)).value) == record
+    assert explain(cache, Key("run", args=("b",), parent="p"), "slot") == "changed: the command"
+    add(Key("copy", files="1"), "copy", {"a": "1", "b": "2"})
+    why = explain(cache, Key("copy", files="2"), "copy", {"a": "1", "b": "3", "c": "4"})
     assert why == "changed: the copied files (b, c)"
-    cache.remember(Key("memo"), "v")
-    assert cache.memo(Key("memo")) == "v"
+    cache.remember("memo", "v")
+    assert cache.memo("memo") == "v"
+    assert kept(path) == [("sha256:1", "sha256:2")]
+    assert cache.bytes() == 5
+    # What was used since it was listed stays.
+    listed = cache.entries()
+    assert cache.touch(key.value, Place("sha256:3", ""))
+    assert [each.key for each in cache.forget(listed)] == [Key("copy", files="1").value]
+    assert kept(path) == [("sha256:1", "sha256:3")]
+    assert not cache.touch(Key("copy", files="1").value, Place("", ""))
     cache.close()
-    (tmp_path / "build" / "cache.db").write_bytes(b"no database at all" * 1000)
+    path.write_bytes(b"no database at all" * 1000)
     for suffix in ("-wal", "-shm"):
-        (tmp_path / "build" / f"cache.db{suffix}").unlink(missing_ok=True)
-    again = Cache(tmp_path / "build" / "cache.db")
-    assert again.find(key) is None
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    assert kept(path) == []
+    again = BuildCache(path)
+    assert again.find(key.value) is None
     again.close()
+
+
+def test_an_older_cache_is_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "cache.db"
+    old = sqlite3.connect(path)
+    old.execute("CREATE TABLE layers (key TEXT)")
+    old.commit()
+    old.close()
+    assert kept(path) == []
+    cache = BuildCache(path)
+    assert cache.entries() == []
+    cache.close()
 
 
 def test_differences() -> None:

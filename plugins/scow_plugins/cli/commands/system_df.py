@@ -72,8 +72,18 @@ def _rows(usage: DiskUsage) -> list[dict[str, Any]]:
     return [
         _row("Images", len(usage.images), used, usage.images_bytes, usage.images_reclaimable),
         _row("Containers", len(usage.containers), len(busy), size, free),
+        _build_row(usage),
         _row("Leftovers", usage.leftovers, 0, usage.leftover_bytes, usage.leftover_bytes),
     ]
+
+
+def _build_row(usage: DiskUsage) -> dict[str, Any]:
+    entries = usage.build_cache
+    busy = [each for each in entries if each.in_use]
+    # What images have, too, is in their line.
+    size = sum(each.own for each in entries if not each.shared)
+    used = sum(each.own for each in busy if not each.shared)
+    return _row("Build Cache", len(entries), len(busy), size, size - used)
 
 
 def _row(kind: str, total: int, active: int, size: int, free: int) -> dict[str, Any]:
@@ -90,6 +100,7 @@ def _row(kind: str, total: int, active: int, size: int, free: int) -> dict[str, 
 
 
 def _verbose(usage: DiskUsage, now: float) -> list[str]:
+    from scow_plugins.cli import _buildcache as buildcache
     from scow_plugins.cli._format import show
     from scow_plugins.cli._rows import container_row
     from scow_plugins.cli._units import human_size
@@ -97,8 +108,26 @@ def _verbose(usage: DiskUsage, now: float) -> list[str]:
     images = show(_image_rows(usage, now), None, columns=tuple(_IMAGE_TITLES), titles=_IMAGE_TITLES)
     rows = [{**container_row(each.container, now), "Size": human_size(each.size)} for each in usage.containers]
     made = show(rows, None, columns=tuple(_CONTAINER_TITLES), titles=_CONTAINER_TITLES)
+    size = sum(each.own for each in usage.build_cache if not each.shared)
+    entries = [buildcache.row(each, now) for each in usage.build_cache]
+    build = f"Build cache usage: {human_size(size)}"
+    cache = show(entries, None, columns=buildcache.VERBOSE, titles=buildcache.TITLES)
     left = f"Leftovers (nobody names them): {usage.leftovers}, {human_size(usage.leftover_bytes)}"
-    return ["Images space usage:", "", *images, "", "Containers space usage:", "", *made, "", left]
+    return [
+        "Images space usage:",
+        "",
+        *images,
+        "",
+        "Containers space usage:",
+        "",
+        *made,
+        "",
+        build,
+        "",
+        *cache,
+        "",
+        left,
+    ]
 
 
 def _image_rows(usage: DiskUsage, now: float) -> list[dict[str, Any]]:
