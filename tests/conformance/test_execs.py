@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
 import tomllib
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
-from scow.api import PluginContext
+from scow.api import Invalid, PluginContext
 from scow.testing import execs_adopt, execs_isolation, execs_limits, execs_start
 from scow.testing.execs import Bench, Check, ExecMaker, busybox, run
 
@@ -41,3 +43,23 @@ def test_conformance(point: tuple[str, str], check: Check, tmp_path: Path) -> No
     if probe is not None:
         pytest.skip(probe.reason)
     run(check, Bench(ExecMaker(name, lambda: make(context)), tmp_path))
+
+
+def test_a_group_that_is_not_ours_is_left_alone() -> None:
+    """What a journal names is killed only if scow has made it."""
+    from scow_plugins.namespaces._cgroups.layout import hierarchies
+    from scow_plugins.namespaces._cgroups.reclaim import reclaim
+
+    home = Path(next(each.path for each in hierarchies() if each.version == 2 or "pids" in each.controllers))
+    group = home / f"scow-stranger-{os.getpid()}"
+    group.mkdir()
+    sleeper = subprocess.Popen(["sleep", "60"])
+    try:
+        (group / "cgroup.procs").write_text(str(sleeper.pid))
+        with pytest.raises(Invalid):
+            reclaim(f"/{group.name}")
+        assert sleeper.poll() is None
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+        group.rmdir()

@@ -126,3 +126,18 @@ def test_more_rights_only_where_they_are_given(pulled: Scow, context: Path) -> N
     assert pulled("run", "--rm", image) == "done\n"
     (context / "Dockerfile").write_text("FROM busybox\nRUN ! mount -t tmpfs none /tmp\n")
     pulled("build", "-q", "--allow", "security.insecure,network.host", str(context))
+
+
+def test_limits_of_steps(pulled: Scow, context: Path) -> None:
+    above = f"/scow-build-{os.getpid()}"
+    text = "FROM busybox\nRUN echo $(ulimit -n) $(ulimit -Hn) > /limits\nCMD cat /limits; ulimit -n\n"
+    image = build(pulled, context, text, "-q", "--ulimit", "nofile=60:70", "--cgroup-parent", above)
+    assert pulled("run", "--rm", "--ulimit", "nofile=80", image).split() == ["60", "70", "80"]
+    assert not list(Path("/sys/fs/cgroup").glob(f"**{above}"))
+    # With other limits it is another step.
+    image = build(pulled, context, text, "-q", "--ulimit", "nofile=61:70")
+    assert pulled("run", "--rm", image).split()[0] == "61"
+    errors = pulled.fails("build", "--ulimit", "nofile=-1", str(context), code=1, says="can't set ulimit nofile=-1:-1")
+    assert "Dockerfile:2:" in errors
+    pulled.fails("build", "--ulimit", "files=1", str(context), code=2, says="invalid ulimit type: files")
+    pulled.fails("build", "--cgroup-parent", "../x", str(context), code=2, says="cgroup-parent '../x'")

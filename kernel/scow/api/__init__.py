@@ -87,6 +87,7 @@ from scow.model.process import (
     Resources,
     Stdio,
     TmpfsMount,
+    Ulimit,
 )
 from scow.model.reference import Located, Named, Reference, parse_named, parse_reference
 from scow.model.storage import (
@@ -186,6 +187,7 @@ __all__ = [
     "Stdio",
     "Timeout",
     "TmpfsMount",
+    "Ulimit",
     "Unavailable",
     "UnpackRequest",
     "UnpackRun",

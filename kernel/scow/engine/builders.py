@@ -18,6 +18,7 @@ from scow.entrypoints import scan
 from scow.errors import NotFound
 from scow.model.digest import Digest
 from scow.model.platform import Platform
+from scow.model.process import Ulimit
 
 __all__ = [
     "BuildEvent",
@@ -117,6 +118,8 @@ class BuildRequest:
     labels: Mapping[str, str] = field(default_factory=dict)
     extra_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int | None = None
+    ulimits: tuple[Ulimit, ...] = ()
+    cgroup_parent: str = ""
     #: None: the image is kept here.
     outputs: tuple[BuildOutput, ...] = ()
     #: References of caches that may be used, and where to write some.

@@ -59,6 +59,18 @@ Mount = BindMount | TmpfsMount
 
 
 @dataclass(frozen=True, slots=True)
+class Ulimit:
+    """A limit of each single process, under Docker's names (`nofile`); -1: unlimited. In setrlimit(2)'s units."""
+
+    name: str
+    soft: int
+    hard: int
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.soft}:{self.hard}"
+
+
+@dataclass(frozen=True, slots=True)
 class Resources:
     """Limits of a container; None: no limit. `memory` and swap in bytes, `cpus` in processors."""
 
@@ -70,6 +82,10 @@ class Resources:
     cpuset_cpus: str = ""
     pids: int | None = None
     shm_size: int = 64 * 1024 * 1024
+    #: Those that aren't named are the engine's own.
+    ulimits: tuple[Ulimit, ...] = ()
+    #: The control group above the container's, from the hierarchies' roots; empty: the driver's own.
+    cgroup_parent: str = ""
 
 
 @dataclass(frozen=True, slots=True)

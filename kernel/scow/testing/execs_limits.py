@@ -10,8 +10,8 @@ from typing import NoReturn
 
 import trio
 
-from scow.errors import Invalid
-from scow.model.process import Isolation, ProcessSpec, Resources
+from scow.errors import Denied, Invalid
+from scow.model.process import Isolation, ProcessSpec, Resources, Ulimit
 from scow.testing.execs import Bench
 
 __all__ = ["CHECKS"]
@@ -47,6 +47,51 @@ async def check_processors_are_limited(bench: Bench) -> None:
         pass
     else:
         raise AssertionError("a processor that isn't there")
+    assert bench.leftovers() == []
+
+
+async def check_single_processes_are_limited(bench: Bench) -> None:
+    """Limits of setrlimit(2), also for those that get in later; what isn't named stays as it is."""
+    limits = (Ulimit("nofile", 64, 128), Ulimit("core", 0, 0))
+    isolation = Isolation("x", resources=Resources(ulimits=limits))
+    script = "ulimit -n; ulimit -Hn; ulimit -c; ulimit -s"
+    outcome = await bench.shell(script, isolation)
+    assert outcome.out.split()[:3] == ["64", "128", "0"], outcome
+    assert outcome.out.split()[3] == (await bench.shell("ulimit -s")).out.strip(), outcome
+    async with bench.running(ProcessSpec(("sleep", "60")), isolation=isolation) as container:
+        outcome = await bench.inside(container, "sh", "-c", "ulimit -Hn")
+        assert outcome.out == "128\n", outcome
+    for limits in ((Ulimit("nofile", 9, 8),), (Ulimit("nofile", -1, 8),), (Ulimit("files", 1, 1),)):
+        try:
+            await bench.run("true", isolation=Isolation("x", resources=Resources(ulimits=limits)))
+        except Invalid:
+            continue
+        raise AssertionError(limits)
+    try:  # nobody may have more than this
+        await bench.run("true", isolation=Isolation("x", resources=Resources(ulimits=(Ulimit("nofile", -1, -1),))))
+    except Denied as error:
+        assert "nofile=-1:-1" in error.message, error
+    else:
+        raise AssertionError("more files than there can be")
+    assert bench.leftovers() == []
+
+
+async def check_other_parents(bench: Bench) -> None:
+    """A control group of one's choice above the container's; made if need be, and then gone with the last one."""
+    above = f"/scow-check-{os.getpid()}"
+    isolation = Isolation("x", resources=Resources(memory=64 << 20, cgroup_parent=f"{above[1:]}/inner"))
+    async with bench.running(ProcessSpec(("sleep", "60")), isolation=isolation) as container:
+        assert f":{above}/inner/" in Path(f"/proc/{container.pid}/cgroup").read_text()
+        async with bench.running(ProcessSpec(("sleep", "60")), isolation=isolation, container="other") as other:
+            assert f":{above}/inner/" in Path(f"/proc/{other.pid}/cgroup").read_text()
+        assert f":{above}/inner/" in Path(f"/proc/{container.pid}/cgroup").read_text()
+    assert not list(Path("/sys/fs/cgroup").glob(f"**{above}"))
+    for parent in ("../x", "a/../../x", "a\0b"):
+        try:
+            await bench.run("true", isolation=Isolation("x", resources=Resources(cgroup_parent=parent)))
+        except Invalid:
+            continue
+        raise AssertionError(parent)
     assert bench.leftovers() == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -44,6 +45,8 @@ async def run_key(solver: Solver, op: RunOp, below: Stack) -> Key:
         hosts=solver.request.extra_hosts,
         hostname=_hostname(solver),
         epoch=solver.epoch,
+        # Programs can read them, and keep what they have read.
+        **({"ulimits": sorted(str(each) for each in solver.request.ulimits)} if solver.request.ulimits else {}),
     )
 
 
@@ -119,7 +122,9 @@ async def prepare(solver: Solver, op: RunOp, stack: AsyncExitStack) -> Step:
         else:
             _secret(solver, mount, files, env)
     request = solver.request
-    resources = Resources() if request.shm_size is None else Resources(shm_size=request.shm_size)
+    resources = Resources(ulimits=request.ulimits, cgroup_parent=request.cgroup_parent)
+    if request.shm_size is not None:
+        resources = replace(resources, shm_size=request.shm_size)
     return Step(
         ProcessSpec(op.args, (*env, *sockets[:1]), op.cwd, op.user),
         network=_NETWORKS[op.network],

@@ -82,6 +82,8 @@ def _host_config(container: Container) -> dict[str, Any]:
         "CpusetCpus": limits.cpuset_cpus,
         "MemorySwap": limits.memory_swap or 0,
         "PidsLimit": limits.pids,
+        "Ulimits": [{"Name": each.name, "Hard": each.hard, "Soft": each.soft} for each in limits.ulimits] or None,
+        "CgroupParent": limits.cgroup_parent,
         "Init": isolation.init,
     }
 

@@ -9,6 +9,7 @@ from scow.api import Invalid, NotFound, Platform, PortMapping, Resources, Restar
 from scow.engine import CreateRequest
 from scow_plugins.cli._flags import Args, UsageError
 from scow_plugins.cli._mounts import mounts
+from scow_plugins.cli._ulimits import ulimits
 
 _POLICIES = ("no", "on-failure", "always", "unless-stopped")
 _SHM_SIZE = 64 * 1024 * 1024
@@ -122,6 +123,8 @@ def _resources(args: Args) -> Resources:
         cpuset_cpus=args.text("cpuset-cpus") or "",
         pids=pids if pids > 0 else None,
         shm_size=args.number("shm-size") or _SHM_SIZE,
+        ulimits=ulimits(args),
+        cgroup_parent=args.text("cgroup-parent") or "",
     )
 
 

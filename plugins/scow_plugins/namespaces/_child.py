@@ -43,6 +43,7 @@ from scow_plugins.namespaces._perform import RealPort, open_sources, perform
 from scow_plugins.namespaces._protocol import GO, TERMINAL, encode_error
 from scow_plugins.namespaces._stub import REPORT_FD
 from scow_plugins.namespaces._terminal import adopt, open_terminal, resize, show_console
+from scow_plugins.namespaces._ulimits import set_ulimits
 
 __all__ = ["First", "Job", "Later", "child_main"]
 
@@ -150,6 +151,7 @@ def _run(job: Job, way: First | Later, sock: socket.socket) -> None:
     own_pipes(identity.uid)
     forget_keyring()
     os.umask(0o022)
+    set_ulimits(job.privileges.ulimits)  # before CAP_SYS_RESOURCE goes, and after all files were opened
     become(identity, job.privileges)
     env = environment(job.process.env, identity.home, tty=job.process.tty)
     program = find_program(job.process.args[0], env)

@@ -8,6 +8,7 @@ import socket
 import stat
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 
 import trio
 
@@ -114,7 +115,8 @@ def privileges_of(isolation: Isolation) -> Privileges:
     """What the container's processes may do. Raises Invalid, Unsupported."""
     capabilities = capability_set(isolation.cap_add, isolation.cap_drop, privileged=isolation.privileged)
     wanted = "unconfined" if isolation.privileged and isolation.seccomp == "default" else isolation.seccomp
-    return Privileges(capabilities, choose_program(wanted, capabilities), isolation.no_new_privileges)
+    program = choose_program(wanted, capabilities)
+    return Privileges(capabilities, program, isolation.no_new_privileges, isolation.resources.ulimits)
 
 
 def group_of(container: str, isolation: Isolation) -> Group:
@@ -215,7 +217,7 @@ class Running:
             raise Conflict(f"container {self._container} is not running", hint="start it first")
         privileges = self._privileges
         if process.privileged:
-            privileges = Privileges(capability_set((), (), privileged=True), None, privileges.no_new_privileges)
+            privileges = replace(privileges, capabilities=capability_set((), (), privileged=True), seccomp=None)
         if self._paused:
             raise Conflict(f"container {self._container} is paused", hint="unpause it first")
         with _stub() as program, self._group.unified() as cgroup:

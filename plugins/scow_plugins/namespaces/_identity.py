@@ -6,7 +6,7 @@ import os
 import stat
 from dataclasses import dataclass
 
-from scow.api import Internal
+from scow.api import Internal, Ulimit
 from scow.api.linux import (
     Prctl,
     drop_bounding,
@@ -26,11 +26,12 @@ _SIGKILL = 9
 
 @dataclass(frozen=True, slots=True)
 class Privileges:
-    """What a process may do at most: capabilities (CAP_… names), and its seccomp program, if any."""
+    """What a process may do at most: capabilities (CAP_… names), its seccomp program, if any, and its limits."""
 
     capabilities: frozenset[str]
     seccomp: bytes | None
     no_new_privileges: bool
+    ulimits: tuple[Ulimit, ...] = ()
 
 
 def identify(root: int, user: str, groups: tuple[str, ...]) -> Identity:

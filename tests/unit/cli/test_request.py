@@ -7,7 +7,18 @@ from typing import Any
 
 import pytest
 
-from scow.api import BindMount, Invalid, NotFound, Platform, PortMapping, Restart, ScowError, TmpfsMount, Unsupported
+from scow.api import (
+    BindMount,
+    Invalid,
+    NotFound,
+    Platform,
+    PortMapping,
+    Restart,
+    ScowError,
+    TmpfsMount,
+    Ulimit,
+    Unsupported,
+)
 from scow.engine.types import CreateRequest
 from scow_plugins.cli._flags import UsageError, parse
 from scow_plugins.cli._request import create_request
@@ -81,6 +92,35 @@ def test_limits() -> None:
     limits = request(*words.split(" ")).resources
     assert (limits.memory, limits.memory_swap, limits.cpus, limits.cpu_shares) == (64 << 20, -1, 1.5, 512)
     assert (limits.cpuset_cpus, limits.pids, limits.shm_size) == ("0,1", 20, 1 << 30)
+
+
+def test_limits_of_processes() -> None:
+    words = "--ulimit nofile=10 --ulimit core=1:-1 --ulimit nofile=20:30 --ulimit cpu=-1 --cgroup-parent a/b nginx"
+    limits = request(*words.split(" ")).resources
+    assert limits.ulimits == (Ulimit("nofile", 20, 30), Ulimit("core", 1, -1), Ulimit("cpu", -1, -1))
+    assert limits.cgroup_parent == "a/b"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("nofile", "invalid ulimit argument: nofile"),
+        ("as=1", "invalid ulimit type: as"),
+        ("=1", "invalid ulimit type: "),
+        ("nofile=1:2:3", "too many limit value arguments - 1:2:3, can only have up to two, `soft[:hard]`"),
+        ("nofile=2:1", "ulimit soft limit must be less than or equal to hard limit: 2 > 1"),
+        ("nofile=-1:1", "soft: -1 (unlimited), hard: 1"),
+        ("nofile=x", "'x': not a number"),
+        ("nofile=", "'': not a number"),
+        ("nofile=1:", "'': not a number"),
+        ("nofile=-2", "-1 for unlimited"),
+    ],
+)
+def test_wrong_limits_of_processes(text: str, says: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        request("--ulimit", text, "nginx")
+    assert f'invalid argument "{text}" for "--ulimit" flag: ' in caught.value.message
+    assert says in caught.value.message
 
 
 def test_zero_and_minus_one_are_no_limits() -> None:

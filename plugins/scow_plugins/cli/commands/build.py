@@ -21,6 +21,7 @@ from scow_plugins.cli._buildflags import (
 )
 from scow_plugins.cli._cli import Cli
 from scow_plugins.cli._flags import Args, Command, Flag, UsageError
+from scow_plugins.cli._ulimits import ulimits
 
 if TYPE_CHECKING:
     from scow.engine.builders import BuildRequest, BuildResult, Finding
@@ -46,6 +47,8 @@ COMMAND = Command(
         Flag("add-host", "Add a line to /etc/hosts of RUN, name:address", "list"),
         Flag("platform", "Platform of the image", "string"),
         Flag("shm-size", "Size of /dev/shm in RUN", "bytes"),
+        Flag("ulimit", "Limit of each process in RUN, name=soft[:hard]; -1: unlimited", "list"),
+        Flag("cgroup-parent", "Control group above those of RUN, as a path from the root", "string"),
         Flag("no-cache", "Do every step again"),
         Flag("no-cache-filter", "Do every step of these stages again", "list"),
         Flag("pull", "Look for newer base images"),
@@ -75,8 +78,6 @@ COMMAND = Command(
     least=1,
     most=1,
     refused={
-        "--cgroup-parent": "steps get control groups of their own",
-        "--ulimit": "",
         "--squash": "a multi-stage build keeps only what is copied",
         "--compress": "the context isn't sent anywhere",
         "--rm": "nothing of a step stays anyway",
@@ -222,6 +223,8 @@ def build_request(cli: Cli, args: Args, stdout: str = "") -> BuildRequest:
         labels=_pairs(cli, args, "label", environment=False),
         extra_hosts=_hosts(args),
         shm_size=args.number("shm-size"),
+        ulimits=ulimits(args),
+        cgroup_parent=args.text("cgroup-parent") or "",
         outputs=outputs(args, stdout),
         cache_from=cache_from(args),
         cache_to=cache_to(args),

@@ -6,6 +6,7 @@ needs them.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -22,14 +23,17 @@ from scow_plugins.namespaces._cgroups.limits import settings
 
 __all__ = ["PARENT", "Group", "enter"]
 
-#: All groups of scow's lie in this one; it goes when the last of them goes.
+#: All groups of scow's lie in this one, unless --cgroup-parent says otherwise; it goes when the last of them goes.
 PARENT: Final = "/scow"
+#: An extended attribute of what scow has made outside of that: such parents go with the last group in them, others
+#: stay, and nobody else's processes are ever killed.
+_MADE: Final = "trusted.scow"
 _FREEZER_TRIES: Final = 100
 _REFUSED: Final = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EINVAL, errno.EBUSY)
 
 
 class Group:
-    """The group `/scow/<container>` wherever this machine has control groups."""
+    """The group `/scow/<container>` wherever this machine has control groups; or in another parent."""
 
     def __init__(self, path: str, layout: list[Hierarchy] | None = None) -> None:
         self.path = path
@@ -43,9 +47,11 @@ class Group:
         Filling in a cpuset of version 1 makes the kernel rebuild its scheduling domains and wait for an RCU grace
         period, 10 ms and more, so that only those who ask for processors get one.
         """
-        useless = frozenset() if resources.cpuset_cpus else frozenset(("cpuset",))
+        wanted = resources.cpuset_cpus or resources.cgroup_parent
+        useless = frozenset() if wanted else frozenset(("cpuset",))
         layout = [h for h in hierarchies() if h.version == 2 or h.controllers != useless]
-        return cls(f"{PARENT}/{container}", layout)
+        parent = os.path.normpath("/" + (resources.cgroup_parent or PARENT).strip("/"))
+        return cls(f"{parent.rstrip('/')}/{container}", layout)
 
     def _places(self) -> Iterator[tuple[Hierarchy, str]]:
         for hierarchy in self._layout:
@@ -72,6 +78,12 @@ class Group:
                 _set(place[1], setting.file, setting.value, setting.flag, optional=setting.optional)
         if not privileged:
             self._restrict_devices()
+
+    def is_ours(self) -> bool:
+        """Whether scow has made it, as far as there are processes in it."""
+        if os.path.dirname(self.path) == PARENT:
+            return True
+        return all(_marked(directory) for _, directory in self._places() if read(directory, "cgroup.procs").strip())
 
     def take_over(self) -> None:
         """Go on with the directories that another process has made."""
@@ -222,8 +234,11 @@ class Group:
     def remove(self) -> bool:
         """Remove every directory of the group that is there; False when one is still busy."""
         done = True
-        for _, directory in self._places():
-            done = _remove(directory) and done
+        for hierarchy, directory in self._places():
+            gone = _remove(directory)
+            if gone:
+                _remove_parents(hierarchy, os.path.dirname(directory))
+            done = gone and done
         return done
 
 
@@ -241,36 +256,50 @@ def enter(directories: Iterable[str]) -> None:
 
 
 def _make(hierarchy: Hierarchy, directory: str, wanted: set[str]) -> None:
-    """mkdir with its parent, which another container's end may remove at any moment."""
-    parent = os.path.dirname(directory)
+    """mkdir with its parents, which another container's end may remove at any moment."""
     for _ in range(20):
         try:
-            os.mkdir(parent, 0o755)
-        except FileExistsError:
-            pass
-        _delegate(hierarchy, parent, wanted)
-        try:
+            _make_parents(hierarchy, os.path.dirname(directory), wanted)
             os.mkdir(directory, 0o755)
         except FileNotFoundError:
             continue
+        if os.path.dirname(directory) != hierarchy.path + PARENT:
+            _mark(directory)
         _inherit_cpuset(hierarchy, directory)
         return
     raise OSError(errno.EBUSY, "its parent keeps disappearing", directory)
 
 
-def _delegate(hierarchy: Hierarchy, parent: str, wanted: set[str]) -> None:
+def _make_parents(hierarchy: Hierarchy, parent: str, wanted: set[str]) -> None:
+    """From the top, so that each may let its controllers through to the next. Raises FileNotFoundError, OSError."""
+    _delegate(hierarchy, hierarchy.path, wanted)
+    made = hierarchy.path
+    for name in parent[len(hierarchy.path) :].strip("/").split("/"):
+        if not name:
+            continue
+        made = f"{made}/{name}"
+        try:
+            os.mkdir(made, 0o755)
+        except FileExistsError:
+            pass
+        else:
+            _mark(made)
+        _delegate(hierarchy, made, wanted)
+
+
+def _delegate(hierarchy: Hierarchy, directory: str, wanted: set[str]) -> None:
     """Version 2: let the controllers through to the children, where the kernel lets us."""
     if hierarchy.version == 1:
-        _inherit_cpuset(hierarchy, parent)
+        if directory != hierarchy.path:
+            _inherit_cpuset(hierarchy, directory)
         return
     useful = hierarchy.controllers & {"memory", "cpu", "pids", *wanted}
-    for directory in (hierarchy.path, parent):
-        missing = useful - set(read(directory, "cgroup.subtree_control").split())
-        for controller in sorted(missing):
-            try:
-                write(directory, "cgroup.subtree_control", f"+{controller}")
-            except OSError:
-                pass  # found out by the limit that needs it
+    missing = useful - set(read(directory, "cgroup.subtree_control").split())
+    for controller in sorted(missing):
+        try:
+            write(directory, "cgroup.subtree_control", f"+{controller}")
+        except OSError:
+            pass  # found out by the limit that needs it
 
 
 def _inherit_cpuset(hierarchy: Hierarchy, directory: str) -> None:
@@ -306,11 +335,31 @@ def _remove(directory: str) -> bool:
         if error.errno in (errno.EBUSY, errno.ENOTEMPTY):
             return _remove_children(directory) and _remove(directory) if _has_children(directory) else False
         return error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
-    try:
-        os.rmdir(os.path.dirname(directory))
-    except OSError:
-        pass  # others are in it, or it is gone
     return True
+
+
+def _mark(directory: str) -> None:
+    with contextlib.suppress(OSError):
+        os.setxattr(directory, _MADE, b"1")
+
+
+def _marked(directory: str) -> bool:
+    try:
+        return bool(os.getxattr(directory, _MADE))
+    except OSError:
+        return False
+
+
+def _remove_parents(hierarchy: Hierarchy, parent: str) -> None:
+    """Those that scow has made, as far as nothing else is in them."""
+    while parent != hierarchy.path:
+        if parent != hierarchy.path + PARENT and not _marked(parent):
+            return
+        try:
+            os.rmdir(parent)
+        except OSError:
+            return  # others are in it, or it is gone
+        parent = os.path.dirname(parent)
 
 
 def _has_children(directory: str) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from scow.api import Invalid, Resources
+from scow_plugins.namespaces._ulimits import check_ulimits
 
 __all__ = ["Setting", "check", "settings"]
 
@@ -38,6 +39,10 @@ def check(resources: Resources) -> None:
         raise Invalid("cpus: the smallest share is 0.01", hint="ask for at least 0.01")
     if resources.cpu_shares is not None and not 2 <= resources.cpu_shares <= 262144:
         raise Invalid("cpu-shares: from 2 to 262144")
+    parent = resources.cgroup_parent
+    if any(part in (".", "..") for part in parent.split("/")) or "\0" in parent:
+        raise Invalid(f"cgroup-parent {parent!r}: not a path from the root of the control groups")
+    check_ulimits(resources.ulimits)
 
 
 def settings(resources: Resources, version: int) -> tuple[Setting, ...]:

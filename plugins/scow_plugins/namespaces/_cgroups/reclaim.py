@@ -14,10 +14,12 @@ _PATIENCE = 2.0
 
 def reclaim(path: str) -> None:
     """Kill all processes of a group and remove it; not an error when it is gone. Raises Conflict when it stays busy."""
-    name = path.removeprefix(f"{PARENT}/")
-    if not path.startswith(f"{PARENT}/") or not name or "/" in name or name in (".", ".."):
+    names = path.split("/")[1:]
+    if not path.startswith("/") or {"", ".", ".."} & set(names) or path == PARENT:
         raise Invalid(f"{path!r} is not a control group of scow's")
     group = Group(path)
+    if not group.is_ours() or (names[0] == PARENT[1:] and len(names) != 2):
+        raise Invalid(f"{path!r} is not a control group of scow's")
     end = time.monotonic() + _PATIENCE
     while not group.remove():
         group.kill()
