@@ -61,12 +61,12 @@ async def check_single_processes_are_limited(bench: Bench) -> None:
     async with bench.running(ProcessSpec(("sleep", "60")), isolation=isolation) as container:
         outcome = await bench.inside(container, "sh", "-c", "ulimit -Hn")
         assert outcome.out == "128\n", outcome
-    for limits in ((Ulimit("nofile", 9, 8),), (Ulimit("nofile", -1, 8),), (Ulimit("files", 1, 1),)):
+    for wrong in (Ulimit("nofile", 9, 8), Ulimit("nofile", -1, 8), Ulimit("files", 1, 1)):
         try:
-            await bench.run("true", isolation=Isolation("x", resources=Resources(ulimits=limits)))
+            await bench.run("true", isolation=Isolation("x", resources=Resources(ulimits=(wrong,))))
         except Invalid:
             continue
-        raise AssertionError(limits)
+        raise AssertionError(wrong)
     try:  # nobody may have more than this
         await bench.run("true", isolation=Isolation("x", resources=Resources(ulimits=(Ulimit("nofile", -1, -1),))))
     except Denied as error:
