@@ -88,6 +88,13 @@ def unit(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Strangers' bytes, spoilt at random, into all that reads them: `-- --seconds 600`, `-- --replay FILE`."""
+    testing(session)
+    session.run("python", "-m", "tests.fuzz", *session.posargs)
+
+
+@nox.session
 def conformance(session: nox.Session) -> None:
     """Every plugin found in the environment against its stage's suite (root)."""
     testing(session)

@@ -24,6 +24,9 @@ from __future__ import annotations
 from enum import Enum
 from typing import ClassVar, Final, NamedTuple, final
 
+#: Characters of a message that are shown.
+_LONGEST: Final = 2000
+
 
 class Kind(Enum):
     """What the caller should do about an error; the value is the word used on the wire."""
@@ -80,9 +83,15 @@ class ScowError(Exception):
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         if type(self) is ScowError:
             raise TypeError("raise one of the kinds, not ScowError itself")
+        message = _bounded(message)
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = hint if hint is None else _bounded(hint)
+
+
+def _bounded(text: str) -> str:
+    """Messages quote what strangers wrote, which may be of any length."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 300]} … {text[-290:]}"
 
 
 @final

@@ -25,6 +25,8 @@ Data = Callable[[], Iterator[memoryview]]
 
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NODES: Final = {b"3": stat.S_IFCHR, b"4": stat.S_IFBLK, b"6": stat.S_IFIFO}
+_TARGET_MAX: Final = 4095
+_NO_OWNER: Final = (1 << 32) - 1
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _ODD: Final = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EINVAL, errno.EXDEV, errno.EMLINK})
 
@@ -120,6 +122,7 @@ class Extractor:
 
     def _regular(self, entry: Entry, path: bytes, fd: int, name: bytes, data: Data) -> None:
         stored = entry.size if entry.sparse is None else sum(length for _, length in entry.sparse)
+        check_owner(entry)
         self._written += stored
         self._limits.check_bytes(self._written)
         self.usage += (stored + 4095) & ~4095
@@ -150,6 +153,7 @@ class Extractor:
         os.utime(file, ns=(entry.mtime, entry.mtime))
 
     def _symlink(self, entry: Entry, path: bytes, fd: int, name: bytes, data: Data) -> None:
+        check_target(entry)
         self._make(path, fd, name, lambda: os.symlink(entry.link, name, dir_fd=fd))
         write_attributes_at(fd, name, _attributes(entry), is_link=True, owners=self._owners)
 
@@ -239,7 +243,20 @@ def translated(error: OSError, name: bytes) -> ScowError:
     return Internal(f"unpacking {names.show(name)} failed: {error.strerror or error}")
 
 
+def check_owner(entry: Entry) -> None:
+    """Raises Corrupt for numbers that are no owner's; the last one means none (chown(2))."""
+    if not (0 <= entry.uid < _NO_OWNER and 0 <= entry.gid < _NO_OWNER):
+        raise Corrupt(f"layer's {names.show(entry.name)} has the impossible owner {entry.uid}:{entry.gid}")
+
+
+def check_target(entry: Entry) -> None:
+    """Raises Corrupt for what no symbolic link can lead to (symlink(2))."""
+    if not 0 < len(entry.link) <= _TARGET_MAX:
+        raise Corrupt(f"layer's link {names.show(entry.name)} has a target of {len(entry.link)} bytes")
+
+
 def _attributes(entry: Entry) -> Attributes:
+    check_owner(entry)
     return Attributes(entry.mode & 0o7777, entry.uid, entry.gid, entry.mtime, wanted_xattrs(entry.xattrs))
 
 

@@ -54,7 +54,10 @@ def is_git(text: str) -> bool:
     """Whether a source or a context names a git repository."""
     if text.startswith(("github.com/", "git://", "ssh://")) or _SCP.fullmatch(text):
         return True
-    parts = urllib.parse.urlsplit(text)
+    try:
+        parts = urllib.parse.urlsplit(text)
+    except ValueError:
+        return False
     return parts.scheme.lower() in ("http", "https") and parts.path.endswith(".git")
 
 
@@ -65,9 +68,13 @@ def parse_git(text: str) -> GitRef:
     rest, _, fragment = text.partition("#")
     rest, _, query = rest.partition("?")
     ref, _, subdir = fragment.partition(":")
+    try:
+        urllib.parse.urlsplit(rest)
+    except ValueError as error:
+        raise Invalid(f"{rest!r} is no repository: {error}") from None
     found = GitRef(rest, ref, subdir)
     if query:
-        found = _queried(found, query, text)
+        found = _queried(found, query)
     if found.ref.startswith("-") or any(each in "\0\n ~^?*[\\" or ord(each) < 32 for each in found.ref):
         raise Invalid(f"{found.ref!r} is no name of a branch, a tag or a commit")
     if found.checksum and not _CHECKSUM.fullmatch(found.checksum):
@@ -77,7 +84,8 @@ def parse_git(text: str) -> GitRef:
     return replace(found, subdir=found.subdir.strip("/"))
 
 
-def _queried(found: GitRef, query: str, text: str) -> GitRef:
+def _queried(found: GitRef, query: str) -> GitRef:
+    text = found.shown
     values: dict[str, str] = {}
     for name, value in urllib.parse.parse_qsl(query, keep_blank_values=True):
         if name in values:

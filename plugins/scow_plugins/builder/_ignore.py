@@ -7,10 +7,17 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Final, TypeAlias
 
 from scow.api import Invalid
+from scow_plugins.builder._wild import Kind, Wild
+
+#: With more wildcards a regular expression may take too long.
+_REGEX_MAX: Final = 2
+#: What it is, and the regular expression for it.
+Part: TypeAlias = tuple[Kind, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +26,7 @@ class Pattern:
 
     text: str
     negative: bool
-    regex: re.Pattern[str]
+    matches: Callable[[str], object]
 
 
 def read_patterns(data: bytes) -> tuple[str, ...]:
@@ -56,7 +63,7 @@ class Ignore:
         if negative and not plain:
             raise Invalid('illegal exclusion pattern: "!"')
         plain = posixpath.normpath(plain)
-        return Pattern(plain, negative, re.compile(pattern_regex(plain)))
+        return Pattern(plain, negative, matcher(plain))
 
     def ignores(self, path: str) -> bool:
         """Whether a path (relative, with slashes) is left out."""
@@ -65,7 +72,7 @@ class Ignore:
         for pattern in self.patterns:
             if pattern.negative != ignored:
                 continue  # it wouldn't change anything
-            if pattern.regex.fullmatch(path) or any(pattern.regex.fullmatch(parent) for parent in parents):
+            if pattern.matches(path) or any(pattern.matches(parent) for parent in parents):
                 ignored = not pattern.negative
         return ignored
 
@@ -85,34 +92,41 @@ def _could_be_beneath(pattern: str, prefix: str) -> bool:
     return fixed.startswith(prefix) or prefix.startswith(fixed)
 
 
-def pattern_regex(pattern: str) -> str:
-    """A pattern as a regular expression for whole paths. Raises Invalid."""
-    out, at = [], 0
+def matcher(pattern: str) -> Callable[[str], object]:
+    """A pattern as a question about a whole path: true when it is meant. Raises Invalid."""
+    parts = _parts(pattern)
+    if sum(kind != "one" for kind, _ in parts) > _REGEX_MAX:
+        return Wild([(kind, re.compile(text, re.DOTALL).fullmatch) for kind, text in parts]).matches
+    return re.compile("(?s:" + "".join(text for _, text in parts) + ")").fullmatch
+
+
+def _parts(pattern: str) -> list[Part]:
+    """A pattern as pieces of a regular expression. Raises Invalid."""
+    out: list[Part] = []
+    at = 0
     while at < len(pattern):
         char = pattern[at]
-        if char == "*":
-            if pattern.startswith("**", at):
-                at += 2
-                if pattern.startswith("/", at):
-                    at += 1
-                out.append(".*" if at >= len(pattern) else "(?:.*/)?")
-                continue
-            out.append("[^/]*")
+        part: Part
+        if pattern.startswith("**", at):
+            at += 3 if pattern.startswith("/", at + 2) else 2
+            part = ("rest", ".*") if at >= len(pattern) else ("directories", "(?:.*/)?")
+        elif char == "*":
+            part, at = ("star", "[^/]*"), at + 1
         elif char == "?":
-            out.append("[^/]")
+            part, at = ("one", "[^/]"), at + 1
         elif char == "[":
             text, at = _class(pattern, at)
-            out.append(text)
-            continue
-        elif char == "\\":
-            if at + 1 >= len(pattern):
-                raise Invalid(f"pattern {pattern!r} ends with a backslash")
-            at += 1
-            out.append(re.escape(pattern[at]))
+            part = ("one", text)
         else:
-            out.append(re.escape(char))
-        at += 1
-    return "(?s:" + "".join(out) + ")"
+            if char == "\\":
+                at += 1
+                if at >= len(pattern):
+                    raise Invalid(f"pattern {pattern!r} ends with a backslash")
+            part, at = ("one", re.escape(pattern[at])), at + 1
+        # Two in a row mean no more than one.
+        if part[0] == "one" or out[-1:] != [part]:
+            out.append(part)
+    return out
 
 
 def _class(pattern: str, start: int) -> tuple[str, int]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from scow.api import Invalid, NotFound
-from scow_plugins.builder._ignore import Ignore, pattern_regex
+from scow_plugins.builder._ignore import Ignore, matcher
 from scow_plugins.builder._modes import Mode
 from scow_plugins.builder._tree import Node, Tree
 
@@ -74,7 +74,7 @@ def _matches(tree: Tree, clean: str) -> Iterator[str]:
         yield clean
         return
     fixed = clean[: match.start()].rpartition("/")[0]
-    regex = re.compile(pattern_regex(clean))
+    matches = matcher(clean)
     try:
         top = tree.find(fixed)
     except NotFound:
@@ -86,7 +86,7 @@ def _matches(tree: Tree, clean: str) -> Iterator[str]:
         shown = fixed + node.path[len(top.path) :] if fixed else node.path
         if any(shown.startswith(each + "/") for each in taken[-1:]):
             continue
-        if regex.fullmatch(shown):
+        if matches(shown):
             taken.append(shown)
             yield shown
 

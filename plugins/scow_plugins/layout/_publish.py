@@ -146,22 +146,24 @@ def _write_index(root: Path, entries: list[dict[str, Any]]) -> None:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             _put(root / "oci-layout", _MARKER)
-            document: dict[str, Any] = {"schemaVersion": 2, "manifests": []}
+            document: dict[str, Any] = {"schemaVersion": 2}
             with suppress(FileNotFoundError):
                 document = msgspec.json.decode((root / "index.json").read_bytes()[:DOCUMENT_MAX], type=dict[str, Any])
+            listed = msgspec.convert(document.get("manifests") or [], list[dict[str, Any]])
             for entry in entries:
-                kept = [old for old in document.get("manifests", ()) if not _same(old, entry)]
-                document["manifests"] = [*kept, entry]
+                listed = [*(old for old in listed if not _same(old, entry)), entry]
+            document["manifests"] = listed
             _put(root / "index.json", msgspec.json.encode(document))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise Corrupt(f"{root}: its index.json is not valid") from None
         finally:
             os.close(fd)
 
 
 def _same(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    annotations = old.get("annotations")
     name = (new.get("annotations") or {}).get(REF_NAME)
-    known = (old.get("annotations") or {}).get(REF_NAME)
+    known = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
     return bool(known == name and (name is not None or old.get("digest") == new["digest"]))
 
 

@@ -29,6 +29,7 @@ A, B, C = "a" * 40, "b" * 40, "c" * 40
         ("https://x.invalid/a?b=.git", False),
         ("directory", False),
         ("a.git", False),
+        ("https://[::1/a.git", False),
         ("file:///a.git", False),
     ],
 )
@@ -62,11 +63,18 @@ def test_forms() -> None:
         "https://h/r.git?checksum=zz",
         "https://h/r.git?submodules=perhaps",
         f"https://h/r.git?checksum={A}&commit={B}",
+        "ssh://[h/r.git",
     ],
 )
 def test_what_is_none(text: str) -> None:
     with pytest.raises(Invalid):
         parse_git(text)
+
+
+def test_no_message_repeats_a_password() -> None:
+    with pytest.raises(Invalid) as error:
+        parse_git("https://me:sesame@h/r.git?tag=a&branch=b")
+    assert "sesame" not in error.value.message
 
 
 def test_what_a_server_lists() -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scow.api import Invalid
-from scow_plugins.builder._ignore import Ignore, read_patterns
+from scow_plugins.builder._ignore import Ignore, _parts, matcher, read_patterns
+from scow_plugins.builder._wild import Wild
 
 
 def _ignores(text: str, path: str) -> bool:
@@ -84,3 +88,25 @@ def test_nothing_is_taken_back_within_a_tree_that_is_skipped(patterns: list[str]
         parent = path[:at]
         if char == "/" and ignore.ignores(parent) and ignore.skips_tree(parent):
             assert ignore.ignores(path)
+
+
+_PIECES = st.lists(st.sampled_from(["a", "b", "*", "**", "**/", "/", "?", "[ab]", "[^a]", "[.-a]", "***"]), max_size=9)
+
+
+@given(_PIECES.map("".join), st.text("ab/.", max_size=9))
+def test_many_wildcards_mean_the_same_as_few(pattern: str, path: str) -> None:
+    parts = _parts(pattern)
+    expected = re.fullmatch("(?s:" + "".join(text for _, text in parts) + ")", path)
+    wild = Wild([(kind, re.compile(text, re.DOTALL).fullmatch) for kind, text in parts])
+    assert wild.matches(path) == (expected is not None)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["a*" * 30 + "b", "**/a" * 20 + "/b", "*?" * 40 + "b", "**a" * 25 + "b", "*" * 90 + "b"]
+)
+@pytest.mark.parametrize("path", ["a" * 250, "a/" * 1000 + "a"])
+def test_no_pattern_takes_long(pattern: str, path: str) -> None:
+    began = time.process_time()
+    assert not matcher(pattern)(path)
+    assert not Ignore([pattern, "!" + pattern]).ignores(path[:250])
+    assert time.process_time() - began < 2

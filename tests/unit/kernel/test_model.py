@@ -167,6 +167,15 @@ def test_unknown_kind_is_internal() -> None:
     assert Unavailable("m", retry_after=3).retry_after == 3
 
 
+def test_messages_end() -> None:
+    """What a stranger wrote may be quoted, however long it is."""
+    error = NotFound("begin " + "x" * 100_000 + " end", hint="y" * 100_000)
+    assert error.message.startswith("begin x")
+    assert error.message.endswith("x end")
+    assert len(error.message) < 2100 > len(error.hint or "")
+    assert str(error) == error.message
+
+
 def test_base_is_never_raised() -> None:
     with pytest.raises(TypeError):
         ScowError("x")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -176,6 +177,26 @@ def test_limits(tmp_path: Path) -> None:
         extract(archive(file("a"), file("b"), file("c")), tmp_path / "one", None, Limits(entries=2))
     with pytest.raises(Exhausted, match="more than 10 bytes"):
         extract(archive(file("a", b"123456"), file("b", b"123456")), tmp_path / "two", None, Limits(written=10))
+
+
+_KINDS = {"file": tarfile.REGTYPE, "directory": tarfile.DIRTYPE, "link": tarfile.SYMTYPE, "pipe": tarfile.FIFOTYPE}
+
+
+@pytest.mark.parametrize("owner", [(-1, 0), (0, -1), ((1 << 32) - 1, 0), (0, 1 << 40)])
+@pytest.mark.parametrize("kind", sorted(_KINDS))
+def test_owners_that_nobody_is(tmp_path: Path, kind: str, owner: tuple[int, int]) -> None:
+    """-1 would mean "as it is" to chown(2)."""
+    info = tarfile.TarInfo("x")
+    info.type, info.linkname, info.uid, info.gid = _KINDS[kind], "y", *owner
+    data = info.tobuf(tarfile.GNU_FORMAT) + bytes(1024)
+    with pytest.raises(Corrupt, match="impossible owner"):
+        extract(data, tmp_path / "one", None)
+
+
+@pytest.mark.parametrize("length", [0, 4096])
+def test_links_to_what_has_no_name(tmp_path: Path, length: int) -> None:
+    with pytest.raises(Corrupt, match=f"a target of {length} bytes"):
+        extract(archive(symlink("x", "y" * length)), tmp_path / "one", None)
 
 
 def test_sparse_files_stay_sparse(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from scow_plugins.layout._contents import contents
 from scow_plugins.layout._fetch import fetch_blob
 from scow_plugins.layout._files import open_files, read
 from scow_plugins.layout._place import parse_place
+from scow_plugins.layout._publish import _write_index
 from scow_plugins.layout._resolve import resolve_image
 
 HERE = Platform("linux", "amd64")
@@ -135,6 +136,24 @@ async def test_directories(tmp_path: Path) -> None:
     (tmp_path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": two}))
     with pytest.raises(Unsupported, match="linux/amd64"):
         await resolve_image(Located("oci", f"{tmp_path}"), HERE)
+
+
+@pytest.mark.parametrize(
+    "index", [b"{}", b'{"manifests":null}', b'{"manifests":[{"annotations":null},{"annotations":7},{"digest":[]}]}']
+)
+def test_added_to_an_odd_index(tmp_path: Path, index: bytes) -> None:
+    (tmp_path / "index.json").write_bytes(index)
+    before = json.loads(index).get("manifests") or []
+    _write_index(tmp_path, [{"digest": "x"}])
+    assert json.loads((tmp_path / "index.json").read_text())["manifests"] == [*before, {"digest": "x"}]
+
+
+@pytest.mark.parametrize("index", [b"", b"[]", b'{"manifests":7}', b'{"manifests":[7]}', b'{"a":' * 100_000])
+def test_nothing_is_added_to_a_broken_index(tmp_path: Path, index: bytes) -> None:
+    (tmp_path / "index.json").write_bytes(index)
+    with pytest.raises(Corrupt, match="is not valid"):
+        _write_index(tmp_path, [{"digest": "x"}])
+    assert (tmp_path / "index.json").read_bytes() == index
 
 
 @pytest.mark.parametrize("rest", ["", ":x", "a:", "a\0b"])

@@ -20,7 +20,7 @@ from scow.layers.erofs.finish import write_tree
 from scow.layers.erofs.image import Image, Meta
 from scow.layers.erofs.tree import KIND_BITS, Directory, LayerTree, Leaf, check_name
 from scow.layers.erofs.xattrs import encoded
-from scow.layers.extract import translated
+from scow.layers.extract import check_owner, check_target, translated
 from scow.layers.limits import Limits
 from scow.layers.lower import LowerTree
 from scow.layers.tar import Entry
@@ -28,9 +28,6 @@ from scow.layers.tar import Entry
 Data = Callable[[], Iterator[memoryview]]
 
 _NODES: Final = {b"3": (stat.S_IFCHR, disk.CHR), b"4": (stat.S_IFBLK, disk.BLK), b"6": (stat.S_IFIFO, disk.FIFO)}
-_TARGET_MAX: Final = 4095
-#: The last number is "no owner" (chown(2)).
-_OWNER_MAX: Final = (1 << 32) - 2
 
 
 class LayerWriter:
@@ -113,8 +110,7 @@ class LayerWriter:
         self._put(parent, name, nid << KIND_BITS | disk.REG)
 
     def _symlink(self, entry: Entry, parent: Directory, name: bytes, data: Data) -> None:
-        if not 0 < len(entry.link) <= _TARGET_MAX:
-            raise Corrupt(f"layer's link {names.show(entry.name)} has a target of {len(entry.link)} bytes")
+        check_target(entry)
         nid = self._image.file(_meta(entry, stat.S_IFLNK, 0o777), len(entry.link), (entry.link,))
         self._put(parent, name, nid << KIND_BITS | disk.LNK)
 
@@ -208,16 +204,11 @@ _HANDLERS: Final[dict[bytes, Handler]] = {
 
 
 def _attributes(entry: Entry) -> Attributes:
-    _check_owner(entry)
+    check_owner(entry)
     return Attributes(entry.mode & 0o7777, entry.uid, entry.gid, entry.mtime, wanted_xattrs(entry.xattrs))
 
 
 def _meta(entry: Entry, kind: int, mode: int | None = None) -> Meta:
-    _check_owner(entry)
+    check_owner(entry)
     xattrs = encoded(kind, wanted_xattrs(entry.xattrs)) if entry.xattrs else b""
     return Meta(kind | (entry.mode & 0o7777 if mode is None else mode), entry.uid, entry.gid, entry.mtime, xattrs)
-
-
-def _check_owner(entry: Entry) -> None:
-    if not (0 <= entry.uid <= _OWNER_MAX and 0 <= entry.gid <= _OWNER_MAX):
-        raise Corrupt(f"layer's {names.show(entry.name)} has the impossible owner {entry.uid}:{entry.gid}")

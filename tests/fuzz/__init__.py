@@ -1,0 +1,1 @@
+"""A fuzzer for everything that strangers send: see CONTRIBUTING.md, "Fuzzing"."""
