@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +20,7 @@ from scow.api import (
     OCI_MANIFEST,
     Descriptor,
     Digest,
+    Document,
     Manifest,
     Platform,
     ScowError,
@@ -36,6 +39,8 @@ from scow_plugins.registry._tokens import BadToken, merge_scopes, parse_token
 #: Stands between two answers, and in them for the server itself.
 _NEXT: Final = b"\n--8<--\n"
 _HOST: Final = b"HOST"
+#: How a client begins that wants TLS (RFC 8446, 5.1: a handshake record).
+_TLS: Final = b"\x16"
 _MOST: Final = 1 << 20
 _POLICY: Final = Policy(rounds=2, first_pause=0.001, longest_pause=0.001, patience=0.001, connect=0.3, idle=0.3)
 
@@ -83,10 +88,31 @@ _TALKS: Final = tuple(
 )
 
 
+_NONE: Final = _answer("404 No", "")
+_HELLO: Final = _answer("200 OK", "")
+_BEGUN: Final = _answer("202 Go", "Location: /v2/a/b/blobs/uploads/1?_state=x\r\nRange: 0-0\r\n")
+_MADE: Final = _answer("201 Made", f"Docker-Content-Digest: {Digest.of(_MANIFEST)}\r\n")
+_UPLOADS: Final = tuple(
+    _NEXT.join(answers)
+    for answers in (
+        (_HELLO, _NONE, _BEGUN, _MADE, _MADE),
+        (_REFUSED, _TOKEN, _HELLO, _NONE, _MADE, _MADE),
+        (_HELLO, _BLOB, _MADE),
+        (_HELLO, _NONE, _BEGUN, _BUSY, _BEGUN, _MADE, _ERROR),
+    )
+)
+
+
 def talk(data: bytes, place: Path) -> str:
     """Resolve an image, fetch its configuration, list the tags."""
     os.environ["DOCKER_CONFIG"] = str(place)
-    return str(trio.run(_talk, data.split(_NEXT)))
+    return str(trio.run(_talk, data.split(_NEXT), _pull))
+
+
+def upload(data: bytes, place: Path) -> str:
+    """Push a blob and a manifest."""
+    os.environ["DOCKER_CONFIG"] = str(place)
+    return str(trio.run(_talk, data.split(_NEXT), _push))
 
 
 class _NoNames(trio.abc.HostnameResolver):
@@ -99,7 +125,7 @@ class _NoNames(trio.abc.HostnameResolver):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
 
-async def _talk(answers: list[bytes]) -> object:
+async def _talk(answers: list[bytes], client: Callable[[str], Awaitable[object]]) -> object:
     trio.socket.set_custom_hostname_resolver(_NoNames())
     with trio.move_on_after(8) as scope:
         async with trio.open_nursery() as nursery:
@@ -108,7 +134,7 @@ async def _talk(answers: list[bytes]) -> object:
             ahead = [answer.replace(_HOST, host.encode()) for answer in answers]
             nursery.start_soon(partial(trio.serve_listeners, partial(_serve, ahead), [listener]))
             try:
-                said = await _pull(host)
+                said = await client(host)
             except ScowError as error:
                 # The nursery would make a group of it.
                 said = error
@@ -125,13 +151,11 @@ async def _serve(ahead: list[bytes], stream: trio.SocketStream) -> None:
     try:
         request = b""
         while (
-            b"\r\n\r\n" not in request
-            and b"GET ".startswith(request[:4])
-            and (more := await stream.receive_some(65536))
+            b"\r\n\r\n" not in request and not request.startswith(_TLS) and (more := await stream.receive_some(65536))
         ):
             request += more
         # Whoever tries TLS has nothing to wait for.
-        if request.startswith(b"GET "):
+        if request and not request.startswith(_TLS):
             await stream.send_all(ahead.pop(0) if len(ahead) > 1 else ahead[0])
         await stream.aclose()
     except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -161,6 +185,17 @@ async def _pull(host: str) -> object:
     config = Descriptor(OCI_CONFIG, manifest.config.digest, manifest.config.size)
     await puller.fetch(resolved.source.location, config, _Sink())
     return len(await puller.tags(name))
+
+
+async def _push(host: str) -> object:
+    puller = Puller(read_settings({"registries": {}}), _POLICY)
+    name = parse_named(f"{host}/a/b:1")
+    blob = Descriptor(OCI_CONFIG, Digest.of(_CONFIG), len(_CONFIG))
+    async with puller.publish(name) as destination:
+        came = await destination.blob(blob, lambda: io.BytesIO(_CONFIG), ("other/x",), lambda count: None)
+        manifest = Descriptor(OCI_MANIFEST, Digest.of(_MANIFEST), len(_MANIFEST))
+        await destination.manifest(Document(manifest, _MANIFEST), name)
+    return came
 
 
 def flow(data: bytes, place: Path) -> str:
@@ -201,6 +236,13 @@ TARGETS: Final = (
             b"https://[",
             b"Link: <",
         ),
+    ),
+    Target(
+        "upload",
+        _UPLOADS,
+        Mutator.data,
+        upload,
+        (_NEXT, b"HTTP/1.1 ", b"\r\n\r\n", b"Content-Length: ", b"Location: ", b"http://HOST", b"//[", b"Range: "),
     ),
     Target(
         "flow",

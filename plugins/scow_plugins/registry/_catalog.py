@@ -53,10 +53,21 @@ async def list_tags(session: Session, endpoint: Endpoint, name: Named) -> tuple[
         tags.update(dict.fromkeys(page.tags or ()))
         if link is None:
             return tuple(tags)
-        url = urljoin(url, link[1])
-        if not url.startswith(endpoint.base + "/"):
-            raise Failure(Verdict.AWAY, "has its next page of tags on another host")
+        url = _next_page(url, link[1], endpoint)
     raise Failure(Verdict.AWAY, f"has more than {_PAGES_MAX} pages of tags")
+
+
+def _next_page(url: str, link: str, endpoint: Endpoint) -> str:
+    """A stranger's text as the URL that is asked next, with our login. Raises Failure."""
+    try:
+        joined = urljoin(url, link)
+    except ValueError:
+        joined = ""
+    if not joined.isascii() or not joined.isprintable() or " " in joined:
+        joined = ""
+    if not joined.startswith(endpoint.base + "/"):
+        raise Failure(Verdict.AWAY, "has its next page of tags on another host")
+    return joined
 
 
 async def search_images(session: Session, endpoint: Endpoint, term: str, limit: int) -> tuple[Found, ...]:

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO, Final, Literal, TypeVar
-from urllib.parse import urlencode, urljoin
+from urllib.parse import urlencode
 
 import trio
 
@@ -188,7 +188,7 @@ class Pusher:
     def _location(self, answer: Answer, url: str) -> str:
         """Where the upload goes on: a stranger's text, held to the rules of redirects."""
         try:
-            return next_step(url, urljoin(url, answer.header("location") or ""), self._rules).url
+            return next_step(url, answer.header("location") or "", self._rules).url
         except Refused:
             raise Failure(Verdict.AWAY, "names a place for the upload that is no URL, or not encrypted") from None
 

@@ -38,7 +38,10 @@ class Reader:
         self.uuid = self.data[1024 + 48 : 1024 + 64]
         self.seen: dict[int, Inode] = {}
         self.root = self.inode(root)
-        self._walk(self.root, self.root)
+        # Not by recursion: a tree may be deeper than the interpreter's stack.
+        self._ahead = [(self.root, self.root)]
+        while self._ahead:
+            self._visit(*self._ahead.pop())
 
     def inode(self, nid: int) -> Inode:
         at = nid * 32
@@ -84,7 +87,7 @@ class Reader:
             at += (4 + length + size + 3) // 4 * 4
         return found
 
-    def _walk(self, inode: Inode, parent: Inode) -> None:
+    def _visit(self, inode: Inode, parent: Inode) -> None:
         self.seen[inode.nid] = inode
         if inode.mode & 0o170000 != 0o040000:
             return
@@ -96,8 +99,8 @@ class Reader:
                 continue
             child = self.seen.get(nid)
             if child is None:
-                child = self.inode(nid)
-                self._walk(child, inode)
+                child = self.seen[nid] = self.inode(nid)
+                self._ahead.append((child, inode))
             assert kind == {0o10: 1, 0o4: 2, 0o2: 3, 0o6: 4, 0o1: 5, 0o12: 7}[child.mode >> 12]
             inode.children[name] = child
 
