@@ -63,6 +63,10 @@ class Paths:
         return self.build / "cache.db"
 
     @property
+    def caches(self) -> Path:
+        return self.build / "caches"
+
+    @property
     def events(self) -> Path:
         return self.run / "events.jsonl"
 

@@ -7,6 +7,7 @@ from scow.engine.facade import Engine, Session, open_engine
 from scow.engine.types import (
     BuildCacheEntry,
     BuildCacheRemoval,
+    CacheInfo,
     Check,
     Collection,
     ContainerUsage,
@@ -33,6 +34,7 @@ from scow.engine.types import (
 __all__ = [
     "BuildCacheEntry",
     "BuildCacheRemoval",
+    "CacheInfo",
     "Check",
     "Collection",
     "ContainerUsage",

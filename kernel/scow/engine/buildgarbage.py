@@ -127,7 +127,7 @@ def _last_uses(entries: Sequence[Entry]) -> dict[str, float]:
 
 
 def _mounts(core: Core) -> list[Item]:
-    base = core.paths.build / "caches"
+    base = core.paths.caches
     found = []
     for mount in cachemounts.listing(base):
         shown = BuildCacheEntry(
@@ -244,7 +244,7 @@ def remove(core: Core, doomed: Iterable[Item]) -> BuildCacheRemoval:
     for item in items:
         with suppress(OSError, NotFound):
             if item.mount is not None:
-                if not discard(core.paths.build / "caches", item.mount):
+                if not discard(core.paths.caches, item.mount):
                     continue
             elif item.path is not None:
                 item.path.unlink()
@@ -282,7 +282,7 @@ def discard(base: Path, mount: CacheMount) -> bool:
 
 
 def _tidy(core: Core) -> None:
-    for path in cachemounts.leftovers(core.paths.build / "caches"):
+    for path in cachemounts.leftovers(core.paths.caches):
         with suppress(OSError):
             delete(path)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -146,11 +146,34 @@ def unpack_into(
             tree.close()
 
 
-class _Plain(Extractor):
-    """Files are files here, also those whose names would be whiteouts in a layer; the target stays as it is."""
+def unpack_pieces(directory: int, pieces: Iterator[bytes]) -> None:
+    """Unpack a tar archive into an empty directory, with its owners; `.` in it says what the directory itself is like.
+
+    Blocks. Raises what `pieces` raises, Corrupt, Exhausted, Denied.
+    """
+    tree = Tree(os.dup(directory), None)
+    try:
+        extractor = _Whole(tree, Limits())
+        reader = TarReader(lambda: next(pieces, b""))
+        for entry in reader:
+            extractor.add(entry, reader.data)
+        reader.drain()
+        extractor.seal()
+    except OSError as error:
+        raise translated(error, b".") from None
+    finally:
+        tree.close()
+
+
+class _Whole(Extractor):
+    """Files are files here, also those whose names would be whiteouts in a layer."""
 
     def _is_whiteout(self, directory: bytes, name: bytes) -> bool:
         return False
+
+
+class _Plain(_Whole):
+    """The target stays as it is."""
 
     def seal(self) -> None:
         self.tree.pending.pop(b"", None)

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Protocol
 
 import trio
 
-from scow.engine import archives, buildgarbage, fsck, images, neighbours, publish, store, usage
+from scow.engine import archives, buildgarbage, cachestore, fsck, images, neighbours, publish, store, usage
 from scow.engine.building import Workbench, open_workbench
 from scow.engine.collecting import collect
 from scow.engine.commit import commit
@@ -42,6 +42,7 @@ from scow.engine.spawn import spawn_supervisor
 from scow.engine.types import (
     BuildCacheEntry,
     BuildCacheRemoval,
+    CacheInfo,
     Check,
     Collection,
     CreateRequest,
@@ -204,6 +205,14 @@ class EngineProtocol(Protocol):
         keep: int | None = None,
         wanted: Callable[[BuildCacheEntry], bool] | None = None,
     ) -> BuildCacheRemoval: ...
+
+    async def caches(self) -> tuple[CacheInfo, ...]: ...
+
+    async def export_cache(self, name: str, out: int) -> None: ...
+
+    async def import_cache(self, name: str, source: BinaryIO, *, replace: bool = False) -> CacheInfo: ...
+
+    async def remove_cache(self, name: str) -> tuple[str, ...]: ...
 
     async def fsck(self, *, layers: bool = True, repair: bool = False) -> Check: ...
 
@@ -546,6 +555,25 @@ class Engine:
         have, too.
         """
         return await in_thread(self._core, buildgarbage.prune, everything=everything, keep=keep, wanted=wanted)
+
+    async def caches(self) -> tuple[CacheInfo, ...]:
+        """The cache mounts of builds (`RUN --mount=type=cache`), by name."""
+        return await in_thread(self._core, cachestore.listing)
+
+    async def export_cache(self, name: str, out: int) -> None:
+        """Write a cache's files as a tar stream to a descriptor. Raises NotFound, Invalid, Conflict (in use)."""
+        await in_thread(self._core, cachestore.export, name, out)
+
+    async def import_cache(self, name: str, source: BinaryIO, *, replace: bool = False) -> CacheInfo:
+        """Make a cache of a tar archive, plain, gzip or zstd; with `replace`, in the place of one that is there.
+
+        Raises Invalid, Conflict (there is one, or in use), Corrupt, Unsupported, Exhausted.
+        """
+        return await in_thread(self._core, cachestore.import_, name, source, replace=replace)
+
+    async def remove_cache(self, name: str) -> tuple[str, ...]:
+        """Remove a cache with its private copies; gives their keys. Raises NotFound, Conflict (in use)."""
+        return tuple(each.name for each in await in_thread(self._core, cachestore.remove, name))
 
     async def history(self, name: str) -> list[HistoryLine]:
         """What made an image, the last step first. Raises NotFound, Invalid, Corrupt."""

@@ -205,6 +205,23 @@ class BuildCacheEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheInfo:
+    """A cache mount. `id` is the user's word, `key` its directory's name; bytes, and seconds since the epoch.
+
+    `number`: 0, or that of a copy which `sharing=private` has made. `origin`: what it began with (`from=`).
+    """
+
+    id: str
+    key: str
+    number: int
+    origin: str
+    size: int
+    created: float
+    used: float
+    in_use: bool
+
+
+@dataclass(frozen=True, slots=True)
 class BuildCacheRemoval:
     """The IDs of what is gone, and bytes on disk. `postponed`: another command's end will free the rest."""
 

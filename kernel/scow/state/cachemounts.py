@@ -10,6 +10,7 @@ with its process, so a kill -9 leaves nothing but what `tidy` takes.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -37,6 +38,11 @@ class CacheMount:
     created: float
     used: float
     in_use: bool
+
+
+def name_of(word: str) -> str:
+    """The directory of a cache: what the user calls it, and what it began with, as a digest."""
+    return hashlib.sha256(word.encode(errors="surrogateescape")).hexdigest()[:32]
 
 
 def lock(place: Path, *, alone: bool) -> int | None:
@@ -69,11 +75,6 @@ def unlock(fd: int) -> None:
     with suppress(OSError):
         os.utime(fd)
     os.close(fd)
-
-
-def content(base: Path, mount: CacheMount) -> Path:
-    """Where a cache's files are."""
-    return base / mount.name / "content"
 
 
 def listing(base: Path) -> list[CacheMount]:
@@ -129,24 +130,30 @@ def remove(base: Path, mount: CacheMount) -> Path | None:
 
 
 def leftovers(base: Path) -> list[Path]:
-    """What killed commands have left: removals that didn't end, and caches without content that nobody makes."""
+    """What killed commands have left, to be deleted: removals that didn't end, caches that never got their content."""
     found = [base / name for name in _listed(base) if name.startswith(_GONE)]
     held = _held()
     for name in _names(base):
         place = base / name
         with suppress(OSError):
-            if not (place / "content").exists() and (place / "lock").stat().st_ino not in held:
-                fd = lock(place, alone=True)
-                if fd is None:
-                    continue
-                try:
-                    if not (place / "content").exists():
-                        gone = base / f"{_GONE}{secrets.token_hex(8)}"
-                        place.rename(gone)
-                        found.append(gone)
-                finally:
-                    os.close(fd)
+            if (place / "lock").stat().st_ino in held or not (stale := _stale(place)):
+                continue
+            if (fd := lock(place, alone=True)) is None:
+                continue
+            try:
+                for path in stale if stale == _stale(place) else ():
+                    gone = base / f"{_GONE}{secrets.token_hex(8)}"
+                    path.rename(gone)
+                    found.append(gone)
+            finally:
+                os.close(fd)
     return found
+
+
+def _stale(place: Path) -> list[Path]:
+    if not (place / "content").exists():
+        return [place]
+    return [path for path in (place / "new", place / "old") if path.exists()]
 
 
 def _names(base: Path) -> list[str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import os
 import shutil
 import stat
@@ -37,8 +36,7 @@ async def held(solver: Solver, mount: MountOp) -> AsyncIterator[Path]:
     named = mount.id
     if mount.origin.kind != "scratch":
         named = f"{mount.id}\0{await solver.tree_key(mount.origin)}\0{mount.source.strip('/')}"
-    name = hashlib.sha256(named.encode()).hexdigest()[:32]
-    place, fd = await _locked(solver.bench.state_dir / "caches", name, mount.sharing)
+    place, fd = await _locked(solver.bench.state_dir / "caches", cachemounts.name_of(named), mount.sharing)
     try:
         content = place / "content"
         if not content.exists():

@@ -330,7 +330,7 @@ class StageState:
                 values.get("source", ""),
                 self._resolve(name, said) if name else nothing,
                 (mount.kind == "bind" and not _truth(values.get("rw"))) or _truth(values.get("ro")),
-                identity or (self.absolute(target) if mount.kind == "cache" else ""),
+                self._cache_id(identity, target) if mount.kind == "cache" else identity,
                 values.get("sharing", "shared"),
                 int(values["mode"], 8) if "mode" in values else None,
                 int(values.get("uid", "0")),
@@ -341,6 +341,12 @@ class StageState:
             )
         except ValueError as error:
             raise wrong(place, f"a value of the mount is wrong: {error}") from None
+
+    def _cache_id(self, identity: str, target: str) -> str:
+        """All builds share a cache by its id; a namespace, given from outside, keeps projects apart."""
+        identity = identity or self.absolute(target)
+        namespace = self._scope.given.get("BUILDKIT_CACHE_MOUNT_NS", "")
+        return posixpath.normpath(f"{namespace}/{identity}") if namespace else identity
 
     def _copy(self, said: Copy) -> tuple[str, Op | None]:
         before = self.values()

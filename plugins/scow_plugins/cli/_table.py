@@ -26,6 +26,10 @@ COMMANDS: Final[dict[str, Entry]] = {
     "build": Entry("build", "Build an image from a Dockerfile"),
     "builder du": Entry("builder_du", "Show what builds have left, and the space it takes"),
     "builder prune": Entry("builder_prune", "Remove build cache"),
+    "cache export": Entry("cache_export", "Write a cache mount of builds as a tar archive"),
+    "cache import": Entry("cache_import", "Make a cache mount of a tar archive"),
+    "cache ls": Entry("cache_ls", "List the cache mounts of builds (RUN --mount=type=cache)"),
+    "cache rm": Entry("cache_rm", "Remove cache mounts of builds"),
     "commit": Entry("commit", "Create an image from a container's changes"),
     "container prune": Entry("container_prune", "Remove all stopped containers"),
     "cp": Entry("cp", "Copy files and directories between a container and this machine"),
@@ -73,6 +77,18 @@ COMMON: Final = ("run", "exec", "ps", "build", "pull", "images", "version", "inf
 
 GROUPS: Final[dict[str, Group]] = {
     "builder": Group("Manage builds", {"build": "build", "du": "builder du", "prune": "builder prune"}, frozenset()),
+    "cache": Group(
+        "Manage cache mounts of builds",
+        {
+            "export": "cache export",
+            "import": "cache import",
+            "list": "cache ls",
+            "ls": "cache ls",
+            "remove": "cache rm",
+            "rm": "cache rm",
+        },
+        frozenset({"list", "remove"}),
+    ),
     "container": Group(
         "Manage containers",
         {
