@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import os
-import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Final
 import zstandard
 from tests.fuzz.mutate import Mutator
 from tests.fuzz.target import Finding, Target, check_error
+from tests.unit.erofs.fsck import complaints
 from tests.unit.erofs.reader import Reader
 
 from scow.api import Digest, ScowError
@@ -33,10 +33,11 @@ from scow.api.layers import (
 from scow.testing.layers import BytesBlob, archive, device, directory, fifo, file, hardlink, opaque, symlink, whiteout
 
 LIMITS: Final = Limits(entries=2000, written=8 << 20)
-_FSCK: Final = shutil.which("fsck.erofs")
 _ROOT: Final = os.geteuid() == 0
 #: What the limits allow, with whole blocks for each entry.
 _DISK_MAX: Final = 32 << 20
+#: With holes an image may be of any size; the reader takes all of it.
+_READ_MAX: Final = 64 << 20
 _PIECE_MAX: Final = 4 << 20
 _INFLATED_MAX: Final = 128 << 20
 
@@ -135,11 +136,10 @@ def _erofs(data: bytes, place: Path) -> None:
     finally:
         os.close(fd)
         below.close()
-    Reader(path)
-    if _FSCK:
-        done = subprocess.run([_FSCK, str(path)], capture_output=True, text=True, errors="replace", check=False)
-        if done.returncode or "<E>" in done.stdout + done.stderr:
-            raise Finding(f"fsck.erofs: {done.stdout[-300:]}{done.stderr[-300:]}")
+    if path.stat().st_size < _READ_MAX:
+        Reader(path)
+    if said := complaints(path):
+        raise Finding(f"fsck.erofs: {said[-500:]}")
 
 
 def _overlay(data: bytes, place: Path) -> None:

@@ -37,7 +37,7 @@ def apply_layer(
     The caller removes what is there when this fails. Raises Corrupt (archive, digest), Exhausted (limits, disk),
     Denied, and what the blob's reader or `check` raises.
     """
-    tree = Tree(root, lower)
+    tree = Tree(root, lower, limits)
     extractor = Extractor(tree, limits, owners=owners)
     try:
         with LayerStream(blob.open(), diff_id.algorithm, check) as stream:

@@ -103,8 +103,7 @@ class Extractor:
         elif not name.startswith(names.AUFS):
             hidden = names.hidden_name(name)
             tree.trim()
-            real = tree.directory(directory)[0]
-            tree.hidden.add(real + b"/" + hidden if real else hidden)
+            tree.hide(tree.directory(directory)[0], hidden)
         return True
 
     def _directory(self, entry: Entry, path: bytes, fd: int, name: bytes, data: Data) -> None:

@@ -9,10 +9,14 @@ from scow.errors import Exhausted
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`entries` of an archive and bytes `written` for it; both are far above any real layer."""
+    """`entries` of an archive, bytes `written` for it, and bytes of its directories' paths, which are kept in memory.
+
+    All are far above any real layer.
+    """
 
     entries: int = 4_000_000
     written: int = 256 << 30
+    paths: int = 128 << 20
 
     def check_entries(self, count: int) -> None:
         """Raises Exhausted."""
@@ -20,6 +24,11 @@ class Limits:
             raise Exhausted(
                 f"layer has more than {self.entries} entries", hint="raise max_entries of the storage plugin"
             )
+
+    def check_paths(self, count: int) -> None:
+        """One entry may name two thousand directories that no entry is for. Raises Exhausted."""
+        if count > self.paths:
+            raise Exhausted(f"layer has directories whose paths take more than {self.paths} bytes")
 
     def check_bytes(self, count: int) -> None:
         """Raises Exhausted."""

@@ -12,14 +12,17 @@ from typing import Final
 
 from scow.errors import Corrupt
 from scow.layers.attributes import UNSAID, Attributes
+from scow.layers.limits import Limits
 from scow.layers.lower import LowerTree
-from scow.layers.names import is_within, show, split
+from scow.layers.names import show, split
 from scow.sys.paths import Resolve, open_beneath
 
 _STRICT: Final = Resolve.BENEATH | Resolve.NO_SYMLINKS | Resolve.NO_MAGICLINKS | Resolve.NO_XDEV
 _OPEN: Final = os.O_PATH | os.O_DIRECTORY
 #: Linux' own limit of links in one path (path_resolution(7)).
 _LINKS_MAX: Final = 40
+#: What a path may come by, its links' targets included: twice as much as fits one path.
+STEPS_MAX: Final = 4096
 #: Directory descriptors kept open; archives go from directory to directory.
 _FDS_MAX: Final = 64
 
@@ -32,14 +35,18 @@ class Tree:
     nothing about this tree, and their order doesn't matter.
     """
 
-    def __init__(self, root: int, lower: LowerTree | None) -> None:
+    def __init__(self, root: int, lower: LowerTree | None, limits: Limits | None = None) -> None:
         self.root = root
         self.lower = lower
         self.hidden: set[bytes] = set()
         self.opaque: set[bytes] = set()
         #: Directories' metadata, to be written when nothing changes in them any more.
         self.pending: dict[bytes, Attributes] = {}
-        self._known = {b""}
+        self._limits = limits or Limits()
+        #: The directories that are there, each with those directly in it, and the names that are hidden in it.
+        self._known: dict[bytes, list[bytes]] = {b"": []}
+        self._hiding: dict[bytes, list[bytes]] = {}
+        self._paths = 0
         self._fds: dict[bytes, int] = {}
 
     def close(self) -> None:
@@ -75,19 +82,31 @@ class Tree:
 
     def adopt(self, path: bytes, attributes: Attributes | None) -> None:
         """Take note of a directory that is there, and of the metadata that it shall have in the end."""
-        self._known.add(path)
+        self._note(path)
         if attributes is not None:
             self.pending[path] = attributes
 
+    def hide(self, directory: bytes, name: bytes) -> None:
+        """A whiteout of `name` in a directory that is there."""
+        path = directory + b"/" + name if directory else name
+        if path not in self.hidden:
+            self.hidden.add(path)
+            self._hiding.setdefault(directory, []).append(path)
+
     def forget(self, path: bytes) -> None:
-        """A directory was removed with all that was in it."""
-        for gone in [known for known in self._known if is_within(known, path)]:
-            self._known.discard(gone)
+        """What was there was removed; if it was a directory, with all that was in it."""
+        ahead = [path]
+        while ahead:
+            gone = ahead.pop()
+            if gone not in self._known:
+                continue
+            ahead += self._known.pop(gone)
+            self._paths -= len(gone)
             self.pending.pop(gone, None)
             self.opaque.discard(gone)
+            self.hidden.difference_update(self._hiding.pop(gone, ()))
             if (fd := self._fds.pop(gone, None)) is not None:
                 os.close(fd)
-        self.hidden -= {name for name in self.hidden if is_within(name, path) and name != path}
 
     def stat_below(self, path: bytes) -> os.stat_result | None:
         """What the layers below have at `path`, unless this layer hides it."""
@@ -107,6 +126,16 @@ class Tree:
                 return True
         return False
 
+    def _note(self, path: bytes) -> None:
+        """A directory is there. Raises Exhausted."""
+        if path in self._known:
+            return
+        self._paths += len(path)
+        self._limits.check_paths(self._paths)
+        self._known[path] = []
+        # One that was forgotten and made again stands there twice, which does no harm.
+        self._known.setdefault(split(path)[0], []).append(path)
+
     def _open(self, path: bytes) -> int:
         return open_beneath(self.root, path, _OPEN, resolve=_STRICT)
 
@@ -114,9 +143,12 @@ class Tree:
         """Follow `path` from the root, over links, and make what is missing; gives the real path."""
         ahead = path.split(b"/")[::-1]
         here = b""
-        links = 0
+        links = steps = 0
         while ahead:
             name = ahead.pop()
+            steps += 1
+            if steps > STEPS_MAX:
+                raise Corrupt(f"layer's path {show(path)} goes over more than {STEPS_MAX} directories and links")
             if name in (b"", b"."):
                 continue
             if name == b"..":
@@ -148,7 +180,7 @@ class Tree:
             os.close(fd)
         if not stat.S_ISDIR(mode):
             raise Corrupt(f"layer has something beneath {show(step)}, which is no directory")
-        self._known.add(step)
+        self._note(step)
         return None
 
     def _imply(self, fd: int, name: bytes, step: bytes) -> bytes | None:

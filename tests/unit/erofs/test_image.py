@@ -207,3 +207,18 @@ def test_large_attributes(make: Make) -> None:
 def test_refused(make: Make, members: list, kind: type[Exception]) -> None:
     with pytest.raises(kind):
         make(archive(*members), limits=Limits(entries=19, written=100_000))
+
+
+def test_directories_that_nobody_mentions_are_limited(make: Make) -> None:
+    data = archive(*(file(f"{number}/" + "a/" * 1900 + "f") for number in range(3)))
+    one = sum(range(2, 2 * 1900 + 3, 2))
+    make(data, limits=Limits(paths=3 * one + 100))
+    with pytest.raises(Exhausted, match="directories whose paths take more than"):
+        make(data, limits=Limits(paths=3 * one - 100))
+
+
+def test_a_path_over_links_ends(make: Make) -> None:
+    links = [directory("a"), symlink("l0", "a/../" * 800 + "a")]
+    links += [symlink(f"l{number}", f"l{number - 1}/../" * 3 + f"l{number - 1}") for number in range(1, 10)]
+    with pytest.raises(Corrupt, match="goes over more than"):
+        make(archive(*links, file("l9/x")))

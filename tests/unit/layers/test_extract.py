@@ -6,6 +6,7 @@ import os
 import shutil
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -230,3 +231,34 @@ def test_remove_tree_of_any_depth(tmp_path: Path) -> None:
     remove_tree(top, "d")
     os.close(top)
     assert os.listdir(tmp_path) == []
+
+
+def deep(number: int) -> Member:
+    """An entry that names 1,900 directories for which there is no entry."""
+    return file(f"{number}/" + "a/" * 1900 + "f")
+
+
+def test_directories_that_nobody_mentions_are_limited(tmp_path: Path) -> None:
+    one = sum(range(1, 2 * 1900 + 2, 2))
+    data = archive(*map(deep, range(3)))
+    extract(data, tmp_path / "one", None, Limits(paths=3 * one + 100))
+    with pytest.raises(Exhausted, match="directories whose paths take more than"):
+        extract(data, tmp_path / "two", None, Limits(paths=3 * one - 100))
+
+
+def test_a_path_over_links_ends(tmp_path: Path) -> None:
+    """Each link leads to the one before it, the first one a long way round."""
+    links = [directory("a"), symlink("l0", "a/../" * 800 + "a")]
+    links += [symlink(f"l{number}", f"l{number - 1}/../" * 3 + f"l{number - 1}") for number in range(1, 10)]
+    with pytest.raises(Corrupt, match="goes over more than"):
+        extract(archive(*links, file("l9/x")), tmp_path / "one", None)
+
+
+def test_many_directories_replaced_many_times(tmp_path: Path) -> None:
+    """What is forgotten of a directory is what was in it, not what is anywhere: else this would take minutes."""
+    began = time.process_time()
+    many = [directory(f"d{number}") for number in range(8000)]
+    again = [member for number in range(8000) for member in (directory("x"), whiteout(f"x/{number}"), file("x"))]
+    extract(archive(*many, *again, directory("x"), directory("x/d"), file("x/d/f"), file("x")), tmp_path / "one", None)
+    assert (tmp_path / "one" / "x").read_bytes() == b""
+    assert time.process_time() - began < 20

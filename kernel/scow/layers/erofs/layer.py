@@ -36,7 +36,7 @@ class LayerWriter:
     def __init__(self, image: Image, lower: LowerTree | None, limits: Limits) -> None:
         self._image = image
         self._limits = limits
-        self._tree = LayerTree(lower, lambda leaf: image.content(leaf >> KIND_BITS))
+        self._tree = LayerTree(lower, lambda leaf: image.content(leaf >> KIND_BITS), limits)
         #: Names of each leaf that has, or had, several.
         self._links: dict[Leaf, int] = {}
         self._entries = 0

@@ -14,8 +14,10 @@ from typing import Final, TypeAlias
 from scow.errors import Corrupt
 from scow.layers.attributes import UNSAID, Attributes
 from scow.layers.erofs.format import LNK
+from scow.layers.limits import Limits
 from scow.layers.lower import LowerTree
 from scow.layers.names import show
+from scow.layers.tree import STEPS_MAX
 
 #: What isn't a directory is one number, which costs little: the node number, and the kind in the lowest bits.
 Leaf: TypeAlias = int
@@ -78,10 +80,12 @@ class Directory:
 class LayerTree:
     """Finds and makes directories. `link` gives the target of a symbolic link that is in the tree."""
 
-    def __init__(self, lower: LowerTree | None, link: Callable[[Leaf], bytes]) -> None:
+    def __init__(self, lower: LowerTree | None, link: Callable[[Leaf], bytes], limits: Limits) -> None:
         self.root = Directory(None, b"", None)
         self.lower = lower
         self._link = link
+        self._limits = limits
+        self._paths = 0
 
     def directory(self, path: bytes) -> Directory:
         """The directory that an archive calls `path`, made where it is missing. Raises Corrupt, OSError."""
@@ -100,6 +104,8 @@ class LayerTree:
         made = Directory(parent, name, attributes)
         if made.length - 1 > _PATH_MAX:
             raise Corrupt(f"layer has a directory whose path is longer than {_PATH_MAX} bytes: {show(name)}")
+        self._paths += made.length
+        self._limits.check_paths(self._paths)
         parent.children[name] = made
         return made
 
@@ -125,9 +131,12 @@ class LayerTree:
         """Follow `path` from the root, over links, and make what is missing."""
         ahead = path.split(b"/")[::-1]
         here = self.root
-        links = 0
+        links = steps = 0
         while ahead:
             name = ahead.pop()
+            steps += 1
+            if steps > STEPS_MAX:
+                raise Corrupt(f"layer's path {show(path)} goes over more than {STEPS_MAX} directories and links")
             if name in (b"", b"."):
                 continue
             if name == b"..":
