@@ -113,6 +113,8 @@ class BuildRequest:
     no_cache_filter: tuple[str, ...] = ()
     pull: bool = False
     network: str = "default"
+    #: INCLUDE is an instruction, also where the file doesn't say so.
+    include: bool = False
     #: By id; read when a step wants them, never kept.
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -143,6 +145,8 @@ class Finding:
     line: int
     shown: str = ""
     url: str = ""
+    #: The file, when it isn't the request's own.
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from scow.api import Invalid, NotFound, Platform, ScowError
+from scow.api.linux import read_beneath
 from scow.engine.builders import BuildEvent, BuildRequest, BuildResult, Finding
 from scow.engine.building import Base, Workbench
 from scow_plugins.builder._caches import export_caches, inline
+from scow_plugins.builder._include import Fetch
 from scow_plugins.builder._instructions import Arg, Instruction
 from scow_plugins.builder._lint import lint
 from scow_plugins.builder._outputs import check_outputs, put_out
 from scow_plugins.builder._plan import Options, Plan, make_plan
+from scow_plugins.builder._reader import SIZE_MAX
 from scow_plugins.builder._shell import places_of
 from scow_plugins.builder._solve import Solved, Solver, rfc3339
 from scow_plugins.builder._source import located, wrong
@@ -80,7 +84,23 @@ class DockerfileBuilder:
 
 def _understood(request: BuildRequest) -> Dockerfile:
     assert request.file is not None, "the request was not prepared"
-    return understand(request.file, request.file_name)
+    return understand(request.file, request.file_name, _fetcher(request), include=request.include)
+
+
+def _fetcher(request: BuildRequest) -> Fetch | None:
+    """Files of the context, for INCLUDE; links are followed within it only."""
+    context = request.context
+    if context is None:
+        return None
+
+    def fetch(path: str) -> bytes:
+        root = os.open(context, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return read_beneath(root, path, SIZE_MAX + 1)
+        finally:
+            os.close(root)
+
+    return fetch
 
 
 def _options(request: BuildRequest) -> Options:

@@ -50,7 +50,7 @@ Known = Callable[[str], Mapping[str, Any] | None]
 def lint(
     dockerfile: Dockerfile, options: Options, ignore: bytes = b"", known: Known = lambda _: None
 ) -> tuple[Finding, ...]:
-    """All complaints, by line. Rules that the file itself skips are left out."""
+    """All complaints, by line, those of included files behind. Rules that the file itself skips are left out."""
     file = dockerfile.file
     found = []
     for rule, message, place in _all(dockerfile, options, ignore, known):
@@ -58,14 +58,15 @@ def lint(
         if skipped or (rule in _EXPERIMENTAL and rule not in file.experimental and "all" not in file.experimental):
             continue
         slug = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", rule).lower()
-        found.append(Finding(rule, message, place.line, place.shown(), f"{_URL}{slug}/"))
-    return tuple(sorted(dict.fromkeys(found), key=lambda each: each.line))
+        name = "" if place.source is file.source else place.source.name
+        found.append(Finding(rule, message, place.line, place.shown(), f"{_URL}{slug}/", name))
+    return tuple(sorted(dict.fromkeys(found), key=lambda each: (each.file, each.line)))
 
 
 def _all(dockerfile: Dockerfile, options: Options, ignore: bytes, known: Known) -> Found:
     yield from _casing(dockerfile)
-    for line in dockerfile.file.empty_lines:
-        yield "NoEmptyContinuation", "Empty continuation line", Place(dockerfile.file.source, line)
+    for place in dockerfile.file.empty_lines:
+        yield "NoEmptyContinuation", "Empty continuation line", place
     yield from _stage_names(dockerfile)
     yield from _froms(dockerfile, options)
     for stage in dockerfile.stages:

@@ -11,6 +11,8 @@ from typing import Final
 
 from scow.api import Unsupported
 from scow_plugins.builder._expand import ExpandError
+from scow_plugins.builder._include import NAME as INCLUDE
+from scow_plugins.builder._include import Fetch, with_includes
 from scow_plugins.builder._instructions import (
     Arg,
     Cmd,
@@ -59,9 +61,11 @@ _OPTIONS: Final[dict[str, frozenset[str]]] = {
 _SEVERAL: Final = frozenset({"mount", "exclude", "device"})
 
 
-def parse(data: bytes, name: str = "Dockerfile") -> tuple[File, tuple[Instruction, ...]]:
-    """Read and understand a Dockerfile. Raises Invalid, Unsupported."""
-    file = read(data, name)
+def parse(
+    data: bytes, name: str = "Dockerfile", fetch: Fetch | None = None, *, include: bool = False
+) -> tuple[File, tuple[Instruction, ...]]:
+    """Read and understand a Dockerfile, with the files that it includes. Raises Invalid, Unsupported."""
+    file = with_includes(read(data, name), fetch, wanted=include)
     return file, tuple(instruction(statement, file.escape) for statement in file.statements)
 
 
@@ -82,6 +86,12 @@ def _nowhere(text: str) -> Place:
 def instruction(statement: Statement, escape: str) -> Instruction:
     """One instruction. Raises Invalid, Unsupported."""
     reader = _READERS.get(statement.name)
+    if statement.name == INCLUDE:
+        raise wrong(
+            statement.place(0, len(statement.keyword)),
+            f"unknown instruction: {statement.keyword}",
+            hint="INCLUDE is scow's own: `# scow=include` at the file's beginning, or --include, switches it on",
+        )
     if reader is None:
         close = difflib.get_close_matches(statement.name, _READERS, n=1)
         raise wrong(
@@ -404,6 +414,8 @@ def _onbuild(statement: Statement, escape: str) -> OnBuild:
         rest_at,
         statement.heredocs,
     )
+    if inner.name == INCLUDE:
+        raise wrong(inner.place(), "INCLUDE isn't allowed as an ONBUILD trigger")
     trigger = instruction(inner, escape)
     _check_trigger(trigger, inner)
     kept = text + "".join(f"\n{heredoc.raw}{heredoc.name}" for heredoc in statement.heredocs)

@@ -76,7 +76,8 @@ class Plan:
 
 
 def _step_data(step: PlannedStep) -> dict[str, Any]:
-    data: dict[str, Any] = {"line": step.said.at.line, "instruction": step.title}
+    at = step.said.at
+    data: dict[str, Any] = {"file": at.source.name, "line": at.line, "instruction": step.title}
     if isinstance(step.op, RunOp):
         data["run"] = {"args": step.op.args, "cwd": step.op.cwd, "user": step.op.user, "network": step.op.network}
         if step.op.mounts:

@@ -20,6 +20,8 @@ _HEREDOC: Final = re.compile(r"([0-9]*)<<(-?)([^<]*)")
 _HERE: Final = frozenset({"RUN", "COPY", "ADD"})
 #: The names of Docker's own frontend, of which this builder is another implementation.
 _SYNTAX: Final = re.compile(r"(?:docker\.io/)?docker/dockerfile(?:-upstream)?(?::[\w.-]+)?(?:@sha256:[0-9a-f]{64})?")
+#: What `# scow=…` switches on.
+_FEATURES: Final = frozenset({"include"})
 SIZE_MAX: Final = 16 << 20
 
 
@@ -36,12 +38,17 @@ class File:
     check_error: bool = False
     experimental: frozenset[str] = frozenset()
     #: Lines that are empty within a continued instruction.
-    empty_lines: tuple[int, ...] = ()
+    empty_lines: tuple[Place, ...] = ()
     directive_lines: dict[str, int] = field(default_factory=dict)
+    #: `# scow=…`: what of scow's own is switched on.
+    features: frozenset[str] = frozenset()
 
 
-def read(data: bytes, name: str = "Dockerfile") -> File:
-    """Read a file. Raises Invalid, with the line shown; Unsupported for the `syntax` of a stranger's frontend."""
+def read(data: bytes, name: str = "Dockerfile", *, escape: str = "\\") -> File:
+    """Read a file; `escape` is the escape token, unless the file says another.
+
+    Raises Invalid, with the line shown; Unsupported for the `syntax` of a stranger's frontend.
+    """
     text = data.removeprefix(b"\xef\xbb\xbf").decode(errors="surrogateescape")
     lines = tuple(line.removesuffix("\r") for line in text.split("\n"))
     source = Source(name, lines)
@@ -53,16 +60,17 @@ def read(data: bytes, name: str = "Dockerfile") -> File:
         text.encode()
     except UnicodeEncodeError as error:
         raise wrong(Place(source, text[: error.start].count("\n") + 1), "the line is not valid UTF-8") from None
-    return _Reader(source).run()
+    return _Reader(source, escape).run()
 
 
 class _Reader:
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, escape: str) -> None:
         self.source = source
+        self.usual_escape = escape
         self.lines = source.lines
         self.at = 0
         self.directives: dict[str, tuple[str, int]] = {}
-        self.empty: list[int] = []
+        self.empty: list[Place] = []
 
     def run(self) -> File:
         self._read_directives()
@@ -85,6 +93,7 @@ class _Reader:
             *self._check(),
             tuple(self.empty),
             {name: line for name, (_, line) in self.directives.items()},
+            self._features(),
         )
 
     def _read_directives(self) -> None:
@@ -94,14 +103,14 @@ class _Reader:
             name = match[1].lower() if match else ""
             if number == 1 and line.startswith("#!"):
                 continue
-            if match is None or name not in ("syntax", "escape", "check"):
+            if match is None or name not in ("syntax", "escape", "check", "scow"):
                 return
             if name in self.directives:
                 raise wrong(Place(self.source, number, 0, len(line)), f"only one {name} parser directive can be used")
             self.directives[name] = (match[2], number)
 
     def _escape(self) -> str:
-        escape, line = self.directives.get("escape", ("\\", 0))
+        escape, line = self.directives.get("escape", (self.usual_escape, 0))
         if escape not in ("\\", "`"):
             raise wrong(Place(self.source, line), f"the escape token {escape!r} must be \\ or `")
         return escape
@@ -115,6 +124,13 @@ class _Reader:
                 hint="scow reads Dockerfiles itself: write `# syntax=docker/dockerfile:1`, or leave the line out",
             )
         return syntax
+
+    def _features(self) -> frozenset[str]:
+        text, line = self.directives.get("scow", ("", 0))
+        found = frozenset(filter(None, (each.strip() for each in text.split(","))))
+        for name in sorted(found - _FEATURES):
+            raise wrong(Place(self.source, line, 0, len(self.lines[line - 1])), f"scow has no {name!r} to switch on")
+        return found
 
     def _check(self) -> tuple[frozenset[str], bool, frozenset[str]]:
         text, line = self.directives.get("check", ("", 0))
@@ -165,7 +181,7 @@ class _Reader:
                 gap.append(self.at + 1)
                 self.at += 1
                 continue
-            self.empty += gap
+            self.empty += [Place(self.source, line) for line in gap]
             gap = []
             piece = line[column:]
             match = more.search(piece)

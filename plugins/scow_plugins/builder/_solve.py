@@ -258,7 +258,7 @@ class Solver:
                 work = partial(self._make_directory, below, op.path)
             used = not self.request.no_cache and stage.name not in self.request.no_cache_filter
             where = self.request.context_name or self.request.context
-            slot = f"{where} {self.request.file_name} {stage.name} {step.said.at.line}"
+            slot = f"{where} {stage.name} {step.said.at.place()}"
             files = copying.digests() if copying is not None else {}
             titled = (f"[{stage.name}] {step.title}", slot)
             record = await self._known(key, below, titled) if used else None

@@ -8,6 +8,7 @@ from typing import Final
 
 from scow.api import Invalid, Platform
 from scow_plugins.builder._expand import Expander, ExpandError
+from scow_plugins.builder._include import Fetch
 from scow_plugins.builder._instructions import Arg, Copy, From, Instruction, OnBuild, Run
 from scow_plugins.builder._parse import parse
 from scow_plugins.builder._reader import File
@@ -60,9 +61,11 @@ class Dockerfile:
         return named
 
 
-def understand(data: bytes, name: str = "Dockerfile") -> Dockerfile:
-    """Read a Dockerfile into its stages. Raises Invalid, Unsupported."""
-    file, instructions = parse(data, name)
+def understand(
+    data: bytes, name: str = "Dockerfile", fetch: Fetch | None = None, *, include: bool = False
+) -> Dockerfile:
+    """Read a Dockerfile into its stages; `fetch` gives files that it includes. Raises Invalid, Unsupported."""
+    file, instructions = parse(data, name, fetch, include=include)
     arguments: list[Arg] = []
     stages: list[tuple[From, list[Instruction]]] = []
     for each in instructions:

@@ -54,6 +54,7 @@ COMMAND = Command(
         Flag("pull", "Look for newer base images"),
         Flag("progress", "auto, plain, tty, rawjson or quiet", "string", default="auto"),
         Flag("quiet", "Print the image's ID only", short="q"),
+        Flag("include", "Let INCLUDE FILE be an instruction, also where the Dockerfile has no `# scow=include`"),
         Flag("iidfile", "Write the image's ID to a file", "string"),
         Flag("check", "Check the Dockerfile, build nothing"),
         Flag("print", "Print the plan, build nothing: plan", "string"),
@@ -186,7 +187,7 @@ def _checked(cli: Cli, findings: tuple[Finding, ...], request: BuildRequest) -> 
     for finding in findings:
         cli.out(f"WARNING: {finding.rule} - {finding.url}")
         cli.out(finding.message)
-        cli.out(f"{request.file_name}:{finding.line}")
+        cli.out(f"{finding.file or request.file_name}:{finding.line}")
         cli.out(f"{finding.shown}\n")
     if not findings:
         cli.out("Check complete, no warnings found.")
@@ -218,6 +219,7 @@ def build_request(cli: Cli, args: Args, stdout: str = "") -> BuildRequest:
         no_cache=args.on("no-cache"),
         no_cache_filter=tuple(name for each in args.all("no-cache-filter") for name in each.lower().split(",") if name),
         pull=args.on("pull"),
+        include=args.on("include"),
         network="default" if network == "bridge" else network,
         secrets=_secrets(cli, args),
         labels=_pairs(cli, args, "label", environment=False),
