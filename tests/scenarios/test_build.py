@@ -47,12 +47,17 @@ def steps(scow: Scow, context: Path, dockerfile: str, *flags: str) -> tuple[list
     (context / "Dockerfile").write_text(dockerfile)
     done = scow.try_("build", "--progress", "rawjson", *flags, str(context))
     assert done.returncode == 0, done.stderr.decode()
-    events = [json.loads(line) for line in done.stderr.decode().splitlines()]
+    return titles(done.stderr)
 
-    def titles(kind: str) -> list[str]:
-        return [each["title"].partition("] ")[2] for each in events if each["kind"] == kind]
 
-    return titles("done"), titles("cached")
+def titles(progress: bytes) -> tuple[list[str], list[str]]:
+    """What raw progress says was done, and what came from the cache, as instructions."""
+    statuses = [json.loads(line) for line in progress.decode().splitlines()]
+    ended = [each for status in statuses for each in status.get("vertexes", ()) if "completed" in each]
+    found: tuple[list[str], list[str]] = ([], [])
+    for vertex in ended:
+        found["cached" in vertex].append(vertex["name"].partition("] ")[2])
+    return found
 
 
 def config(scow: Scow, image: str) -> dict[str, object]:

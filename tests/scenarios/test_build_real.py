@@ -25,6 +25,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import Scow, engine_at, free_port, wait_port
+from .test_build import titles
 
 #: What each of the Dockerfiles begins with.
 DEBIAN = """# syntax=docker/dockerfile:1
@@ -60,19 +61,17 @@ def build(scow: Scow, context: Path, *flags: str) -> tuple[list[str], list[str]]
     """Build; gives the instructions that were done and those that came from the cache."""
     done = scow.try_("build", "--progress", "rawjson", *flags, str(context), timeout=300)
     assert done.returncode == 0, _said(done.stderr)
-    events = [json.loads(line) for line in done.stderr.decode().splitlines() if line.startswith("{")]
-
-    def titles(kind: str) -> list[str]:
-        return [each["title"].partition("] ")[2] for each in events if each["kind"] == kind]
-
-    return titles("done"), titles("cached")
+    lines = [line for line in done.stderr.splitlines() if line.startswith(b"{")]
+    return titles(b"\n".join(lines))
 
 
 def _said(events: bytes) -> str:
     """A failed build's output in plain text."""
     lines = events.decode().splitlines()
-    read = [json.loads(line) if line.startswith("{") else {"data": ""} for line in lines]
-    told = b"".join(base64.b64decode(each.get("data", "")) for each in read).decode(errors="replace")
+    read = [json.loads(line) if line.startswith("{") else {} for line in lines]
+    told = b"".join(base64.b64decode(log["data"]) for each in read for log in each.get("logs", ())).decode(
+        errors="replace"
+    )
     return told[-4000:] + "\n".join(line for line in lines if not line.startswith("{"))
 
 

@@ -153,16 +153,21 @@ class Finding:
 class BuildEvent:
     """Something that happened. `step` is a number that stays the same for one step; `seconds` since it began.
 
-    kind: start | output (`data`, as it was written) | cached | done | failed | note
+    kind: plan (`total` steps are to come) | start (on top of the steps `inputs`) | output (`data`, as it was written)
+    | cached | done | failed | note. What belongs to no stage is no step of the plan.
     """
 
-    kind: Literal["start", "output", "cached", "done", "failed", "note"]
+    kind: Literal["plan", "start", "output", "cached", "done", "failed", "note"]
     step: int
     title: str = ""
     stage: str = ""
     data: bytes = b""
+    stream: Literal["stdout", "stderr"] = "stdout"
     seconds: float = 0.0
+    #: What has changed since it was last built; why it failed.
     why: str = ""
+    inputs: tuple[int, ...] = ()
+    total: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ async def run_step(solver: Solver, step: PlannedStep, op: RunOp, below: Stack, i
         tail = b""
         async for output in running.output():
             tail = (tail + output.data)[-_TAIL_BYTES:]
-            solver.tell(BuildEvent("output", identity, data=output.data))
+            solver.tell(BuildEvent("output", identity, data=output.data, stream=output.stream))
         status = await running.wait()
         if status.exit_code != 0:
             failure = _failure(step, op, status.exit_code, tail, oom=status.oom_killed)

@@ -62,6 +62,8 @@ class Solved:
     history: list[dict[str, Any]] = field(default_factory=list)
     raw: dict[str, Any] = field(default_factory=dict)
     created: float = 0.0
+    #: The number of its newest step; 0: none was shown.
+    last: int = 0
 
 
 @dataclass(slots=True)
@@ -118,6 +120,8 @@ class Solver:
 
     async def run(self) -> Solved:
         """Solve all stages; gives the target's. Raises the first failure, after the others were stopped."""
+        total = sum(step.op is not None for stage in self.plan.stages.values() for step in stage.steps)
+        self.tell(BuildEvent("plan", 0, total=total))
         async with AsyncExitStack() as stack:
             await self._open_contexts(stack)
             self.imported = await open_caches(self)
@@ -190,7 +194,7 @@ class Solver:
     async def _begin(self, stage: PlannedStage) -> Solved:
         if stage.base >= 0:
             below = self._solved[stage.base]
-            return Solved(below.stack, list(below.history), below.raw, below.created)
+            return Solved(below.stack, list(below.history), below.raw, below.created, below.last)
         if stage.image in ("", "scratch"):
             platform = stage.platform
             raw: dict[str, Any] = {"architecture": platform.architecture, "os": platform.os}
@@ -221,11 +225,14 @@ class Solver:
         identity = self.tally.number()
         title = f"[{stage.name} {number}/{total}] {step.title}"
         began = time.monotonic()
-        self.tell(BuildEvent("start", identity, title, stage.name))
+        below = [solved.last, *(self._solved[each.stage].last for each in origins(step) if each.kind == "stage")]
+        self.tell(BuildEvent("start", identity, title, stage.name, inputs=tuple(filter(None, dict.fromkeys(below)))))
+        solved.last = identity
         try:
             made, created, cached, why = await self._solve(stage, step, solved.stack, identity)
         except ScowError as error:
-            self.tell(BuildEvent("failed", identity, title, stage.name, seconds=time.monotonic() - began))
+            took = time.monotonic() - began
+            self.tell(BuildEvent("failed", identity, title, stage.name, seconds=took, why=error.message))
             raise _placed(error, step) from None
         if made is not None:
             solved.stack = (*solved.stack, made)
@@ -311,8 +318,9 @@ class Solver:
         self.tell(BuildEvent("start", identity, title))
         try:
             yield
-        except BaseException:
-            self.tell(BuildEvent("failed", identity, title, seconds=time.monotonic() - began))
+        except BaseException as error:
+            why = error.message if isinstance(error, ScowError) else "given up"
+            self.tell(BuildEvent("failed", identity, title, seconds=time.monotonic() - began, why=why))
             raise
         self.tell(BuildEvent("done", identity, title, seconds=time.monotonic() - began))
 

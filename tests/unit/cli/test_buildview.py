@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import Callable
 
 import pytest
 
-from scow.engine.builders import BuildEvent
+from scow.engine.builders import BuildEvent, Finding
 from scow_plugins.cli._buildview import View
+from scow_plugins.cli._liveview import Running, layout, rows_of, width
 
 Shown = Callable[[], str]
 
@@ -42,7 +44,7 @@ def test_plain(pipe: tuple[int, Shown]) -> None:
     assert pipe[1]().splitlines() == [
         "#1 [a 1/2] RUN x",
         "#1 0.000 one",
-        "#1 0.000 three\\x1b[2J",
+        "#1 0.000 three",
         "#1 0.000 no end",
         "#1 DONE 1.2s",
         "",
@@ -58,25 +60,87 @@ def test_why(pipe: tuple[int, Shown]) -> None:
     assert "#1 not from the cache: changed: the command\n" in pipe[1]()
 
 
+def test_colours_and_tabs(pipe: tuple[int, Shown]) -> None:
+    view = View(pipe[0], "plain", clock=lambda: 0.0)
+    view.take(BuildEvent("start", 1, "x"))
+    view.take(BuildEvent("output", 1, data=b"\x1b[1;31mred\x1b[0m\tx \x1b]8;;http://a\x07link\x1b]8;;\x07 \x1b[\n"))
+    assert pipe[1]().splitlines()[1] == "#1 0.000 red     x link \\x1b["
+
+
+MOMENT = "2001-09-09T01:46:40Z"
+
+
 def test_json(pipe: tuple[int, Shown]) -> None:
-    feed(View(pipe[0], "rawjson"))
+    """Each line is one of BuildKit's statuses."""
+    view = View(pipe[0], "rawjson", explain=True, now=lambda: 1e9)
+    view.take(BuildEvent("plan", 0, total=3))
+    feed(view)
+    view.take(BuildEvent("start", 3, "[a 2/2] COPY y", "a", inputs=(2, 1)))
+    view.take(BuildEvent("output", 3, data=b"x", stream="stderr"))
+    view.take(BuildEvent("failed", 3, why="it broke"))
+    view.warned((Finding("StageNameCasing", "wrong", 7, url="https://x"),), "D")
     lines = [json.loads(line) for line in pipe[1]().splitlines()]
-    assert [line["kind"] for line in lines] == [
-        "start", "output", "output", "output", "done", "start", "cached", "note",
-    ]  # fmt: skip
-    assert lines[1]["data"] == "b25lCnR3bw0="
+    first = lines[0]["vertexes"][0]["digest"]
+    begun = {"digest": first, "name": "[a 1/2] RUN x", "started": MOMENT}
+    assert lines[0] == {"vertexes": [begun]}
+    assert lines[1] == {"logs": [{"vertex": first, "stream": 1, "data": "b25lCnR3bw0=", "timestamp": MOMENT}]}
+    why = {"id": "not from the cache: changed: the command", "vertex": first, "current": 0}
+    assert lines[4] == {"statuses": [{**why, "timestamp": MOMENT, "started": MOMENT, "completed": MOMENT}]}
+    assert lines[5] == {"vertexes": [{**begun, "completed": MOMENT}]}
+    assert lines[7]["vertexes"][0]["cached"] is True
+    assert lines[8] == {"warnings": [{"level": 1, "short": "Y2FyZWZ1bA=="}]}
+    second = lines[7]["vertexes"][0]["digest"]
+    assert lines[9]["vertexes"][0]["inputs"] == [second, first]
+    assert lines[9]["vertexes"][0]["digest"] not in (first, second)
+    assert lines[10]["logs"][0]["stream"] == 2
+    assert lines[11]["vertexes"][0]["error"] == "it broke"
+    (complaint,) = lines[12]["warnings"]
+    assert base64.b64decode(complaint["short"]) == b"StageNameCasing: wrong (line 7)"
+    assert complaint["range"] == [{"start": {"line": 7}, "end": {"line": 7}}]
+    assert complaint["sourceInfo"]["filename"] == "D"
 
 
 def test_live(pipe: tuple[int, Shown]) -> None:
     view = View(pipe[0], "tty", clock=lambda: 0.0)
-    view.take(BuildEvent("start", 1, "[a 1/1] RUN x"))
+    view.take(BuildEvent("plan", 0, total=2))
+    view.take(BuildEvent("start", 1, "[a 1/1] RUN x", "a"))
     view.take(BuildEvent("output", 1, data=b"\n".join(b"%d" % number for number in range(20)) + b"\n"))
     view.draw()
     view.draw()
+    view.take(BuildEvent("start", 2, "write the cache"))
     view.take(BuildEvent("failed", 1, seconds=2))
-    view.finish()
+    view.finish("ERROR")
     text = pipe[1]()
+    assert text.startswith("[+] Building 0.0s (0/2)\n => [a 1/1] RUN x")
     assert " => => 19\n" in text
     assert " => => 13\n" not in text
-    assert "\x1b[7A\r\x1b[J" in text
-    assert text.split("\n")[-2].startswith("\x1b[7A\r\x1b[J => ERROR [a 1/1] RUN x")
+    assert "\x1b[8A\r\x1b[J" in text
+    ended = text.split("\x1b[8A\r\x1b[J")[2]
+    assert ended.startswith(" => ERROR [a 1/1] RUN x")
+    assert "\n[+] Building 0.0s (1/3)\n => write the cache" in ended
+    assert text.endswith("\x1b[2A\r\x1b[J[+] Building 0.0s (1/3) ERROR\n")
+
+
+def test_nothing_is_wider_or_higher_than_the_terminal() -> None:
+    running = [
+        Running(f"step {number} " + "日本" * 30, 0.0, tail=["wide " + "語" * 40, "e\u0301" * 200, "short"])
+        for number in range(5)
+    ]
+    for rows in range(1, 30):
+        for columns in (1, 5, 20, 79, 200):
+            lines = layout("[+] Building " + "x" * 100, running, 12.34, rows, columns)
+            assert len(lines) <= max(rows - 1, 1)
+            assert all(width(line) < max(columns, 2) for line in lines), (rows, columns, lines)
+    # Each step is shown before the first line of output; of output the newest.
+    lines = layout("head", running, 0.0, 9, 80)
+    assert [line for line in lines if "step" in line] == [line for line in lines[1:] if not line.startswith(" => =>")]
+    assert sum("step" in line for line in lines) == 5
+    assert [line for line in lines if "=> =>" in line] == [" => => short"] * 2
+    # Fewer rows than steps: the newest.
+    assert [line[4:10] for line in layout("head", running, 0.0, 4, 80)[1:]] == ["step 3", "step 4"]
+    assert len(layout("head", running, 0.0, 0, 0)) == 21
+
+
+def test_lines_that_a_smaller_terminal_has_wrapped_go_too() -> None:
+    assert rows_of(["x" * 80, "", "日" * 11], 20) == 4 + 1 + 2
+    assert rows_of(["x" * 80], 0) == 1

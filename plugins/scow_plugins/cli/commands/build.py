@@ -130,6 +130,7 @@ async def _main(cli: Cli, args: Args, style: str, stdout: str) -> int:
             if wanted:
                 request = replace(request, shells=shells(cli, args, view))
             result = await builder.build(bench, request, view.take)
+            view.warned(result.warnings, request.file_name)
     _report(cli, args, style, result, request, stdout)
     return 0
 
