@@ -3,8 +3,6 @@
 `import scow` is cheap; the engine is loaded with the first use of one of the public names.
 """
 
-from __future__ import annotations
-
 #: Not typing's: importing that costs as much as all the rest of the dispatcher. Type checkers know the name.
 TYPE_CHECKING = False
 

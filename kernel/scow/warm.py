@@ -11,8 +11,6 @@ The launcher answers `cli` with one byte ('+': taken, with a pidfd of the worker
 launcher), and the worker with one byte more at its end, its exit code.
 """
 
-from __future__ import annotations
-
 import _socket
 import os
 
