@@ -62,6 +62,10 @@ class Plugin:
             self._problem, self._probed = self._probe(), True
         return self._problem
 
+    def ask_again(self) -> None:
+        """Probe once more if it could not work when it was asked last."""
+        self._probed = self._probed and self._problem is None
+
     def _probe(self) -> str | None:
         probe = getattr(self.instance, "probe", None)
         if probe is None:
@@ -91,6 +95,11 @@ class Registry:
         self._plugins = _group(scan() if found is None else found, config)
         self._loaded: set[str] = set()
         self._log = structlog.get_logger("scow")
+
+    def forget_problems(self) -> None:
+        """Ask plugins again whose probe said no."""
+        for plugin in self._plugins:
+            plugin.ask_again()
 
     def hook(self, stage: str) -> Callable[..., Any]:
         """The stage's hook, with its plugins loaded."""

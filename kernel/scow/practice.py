@@ -10,24 +10,23 @@ import os
 import socket
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import trio
 
-from scow.engine.opening import open_core
-from scow.errors import ScowError
+from scow.engine import images
+from scow.engine.core import Core
+from scow.engine.opening import lay_ready, open_core
+from scow.errors import NotFound, ScowError
 from scow.model.container import Status
 from scow.paths import Paths
 from scow.plugins import STAGES
 from scow.state import containers
+from scow.state import images as rows
 from scow.supervisor.protocol import SuperviseRequest
-
-#: Kept as long as the process lives: closing SQLite's last connection would write and sync.
-_kept: list[Any] = []
 
 
 def practise(last: SuperviseRequest | None) -> None:
-    """Run an event loop; open the engine that was used last, if it is still there. Never fails."""
+    """Run an event loop; open the engine that was used last, if it is still there, and leave it ready. Never fails."""
     with suppress(Exception):
         trio.run(_exercise)
     if last is None or not os.path.exists(Path(last.root) / "state.db"):
@@ -35,12 +34,25 @@ def practise(last: SuperviseRequest | None) -> None:
     with suppress(ScowError, OSError):
         config_file = Path(last.config) if last.config else None
         core = open_core(Paths.of(Path(last.root), Path(last.run)), last.settings, config_file)
-        _kept.append(core)
+        lay_ready(core)
         for stage in STAGES:
             core.registry.hook(stage)
         for stage in ("mount", "network", "exec"):
             core.registry.pick(stage)
-        containers.listing(core.database, (Status.CREATED,))
+        _look_around(core)
+
+
+def _look_around(core: Core) -> None:
+    """Read what a command reads: the newest image, its documents and layers, the containers."""
+    core.registry.transports()
+    containers.listing(core.database, (Status.RUNNING, Status.PAUSED, Status.REMOVING))
+    with suppress(NotFound):
+        containers.find(core.database, "none")
+    newest = rows.newest_image(core.database)
+    if newest is not None:
+        images.find(core, str(newest.config))
+        images.manifest_of(core, newest)
+        images.config_of(core, newest)
 
 
 async def _exercise() -> None:

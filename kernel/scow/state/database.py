@@ -6,6 +6,7 @@ transaction. Durability is synchronous=NORMAL: a power cut may lose the last tra
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,9 +75,17 @@ class Database:
             self._resting = False
             try:
                 self._prepare()
+                self._opened = os.stat(self._path)
             except BaseException:
                 self._connection.close()
                 raise
+
+    def is_current(self) -> bool:
+        """Whether the open file is still the one that lies at the path."""
+        try:
+            return not self._resting and os.path.samestat(self._opened, os.stat(self._path))
+        except OSError:
+            return False
 
     def rest(self) -> None:
         """Close the connection until it is needed again, for a process that will wait for hours."""

@@ -176,6 +176,13 @@ def all_images(database: Database) -> list[ImageRow]:
     return [_row(row) for row in rows]
 
 
+def newest_image(database: Database) -> ImageRow | None:
+    """The image that was used last."""
+    with database.read() as connection:
+        found = connection.execute(f"SELECT {_COLUMNS} FROM images ORDER BY last_used DESC LIMIT 1").fetchone()
+    return _row(found) if found else None
+
+
 def names_of(database: Database) -> dict[str, tuple[list[str], list[str]]]:
     """For each manifest digest: the names and the `repository@digest` names that point at it."""
     names: dict[str, tuple[list[str], list[str]]] = {}
