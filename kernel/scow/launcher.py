@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from scow import entrypoints, warm
+from scow import entrypoints, habits, warm
 from scow.config import SYSTEM_FILE, load_config
 from scow.errors import ScowError
 from scow.frontend import load_frontend
@@ -33,8 +33,8 @@ from scow.supervisor.protocol import SuperviseRequest
 _PATIENCE: Final = 5.0
 #: How often it looks whether its socket is still its own, in seconds.
 _LOOK_ROUND: Final = 15.0
-#: How many children wait for their request: a command's worker and its supervisor.
-_STANDBYS: Final = 2
+#: What children wait for: a command's worker, and its supervisor.
+_KINDS: Final = (b"cli", b"supervise")
 #: Standbys are made when nothing has come for this long, in seconds: whoever works has the processors.
 _BREATH: Final = 0.03
 _READY: Final = b"r"
@@ -112,8 +112,9 @@ def _warm_up(point: entrypoints.EntryPoint) -> None:
 
 
 class _Standby(NamedTuple):
-    """A child that waits for its request on a socket."""
+    """A child that waits for a request of its kind on a socket."""
 
+    kind: bytes
     pid: int
     line: socket.socket
 
@@ -136,6 +137,7 @@ class Launcher:
         self._standbys: list[_Standby] = []
         #: The last supervisor's request: standbys practise on its engine.
         self._last: bytes | None = None
+        self._habits: dict[bytes, habits.Habits] = {}
 
     def serve(self) -> None:
         """Take requests until it is time to leave."""
@@ -143,13 +145,14 @@ class Launcher:
         gc.collect()
         gc.freeze()
         gc.disable()
+        self._habits = {kind: habits.Habits() for kind in _KINDS}
         wake, reader = self._watch_children()
         poller = select.poll()
         poller.register(self._listener, select.POLLIN)
         poller.register(reader, select.POLLIN)
         last = time.monotonic()
         while not self._leaving and time.monotonic() - last < self._idle and self._still_mine():
-            short = len(self._standbys) < _STANDBYS
+            short = len(self._standbys) < len(_KINDS)
             ready = poller.poll((_BREATH if short else min(_LOOK_ROUND, self._idle)) * 1000)
             if not ready and short:
                 self._restock()
@@ -247,7 +250,7 @@ class Launcher:
 
         The client is told first that its request is taken: what the child says comes behind that.
         """
-        standby = self._ready_standby()
+        standby = self._ready_standby(fields[0])
         if standby is not None:
             with standby.line:
                 _tell_taken(connection, fields, standby.pid)
@@ -280,10 +283,13 @@ class Launcher:
         """One more child on standby; the next round of the loop makes the next."""
         ours, theirs = socket.socketpair()
         last = self._last
+        there = {standby.kind for standby in self._standbys}
+        kind = next(kind for kind in _KINDS if kind not in there)
 
         def stand_by() -> None:
             ours.close()
             practise(SuperviseRequest.decode(last) if last else None)
+            self._habits[kind].take_on()
             theirs.sendall(_READY)
             try:
                 fields, descriptors = warm.receive(theirs)
@@ -293,11 +299,13 @@ class Launcher:
             self._do(socket.socket(fileno=descriptors[0]), fields, descriptors[1:])
 
         with theirs:
-            self._standbys.append(_Standby(self._fork(stand_by), ours))
+            self._standbys.append(_Standby(kind, self._fork(stand_by), ours))
 
-    def _ready_standby(self) -> _Standby | None:
+    def _ready_standby(self, kind: bytes) -> _Standby | None:
         """A child that has practised, taken off the list; None when there is none."""
         for standby in self._standbys:
+            if standby.kind != kind:
+                continue
             with contextlib.suppress(OSError):
                 if standby.line.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK) == _READY:
                     self._standbys.remove(standby)
@@ -357,6 +365,7 @@ class Launcher:
             with contextlib.suppress(OSError):
                 os.close(fd)
         connection.sendall(bytes([code & 0xFF]))
+        habits.pass_on()
         os._exit(0)
 
     def _run(self, arguments: list[str]) -> int:

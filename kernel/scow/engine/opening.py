@@ -19,7 +19,6 @@ from scow.stages import Stages
 from scow.state.database import Database
 from scow.state.reserve import keep_reserve
 
-
 #: What a process on standby has opened for the command that will come.
 _ready: Core | None = None
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import scow.keeper
-from scow import warm
+from scow import habits, warm
 from scow.engine.core import Core
 from scow.keeper.logfile import LogFile
 from scow.model.container import ContainerSpec
@@ -41,6 +41,7 @@ def become_keeper(
     (a port, a mount) is there as long as they are.
     """
     core.database.rest()
+    habits.pass_on()
     held = _worth_keeping(core.paths.root)
     state = {
         "container": request.container,

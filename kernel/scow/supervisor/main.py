@@ -18,6 +18,7 @@ from typing import Final
 import structlog
 import trio
 
+from scow import habits
 from scow.engine.core import Core
 from scow.engine.opening import open_core
 from scow.errors import Conflict, ScowError, Unsupported
@@ -51,6 +52,7 @@ def start(request: SuperviseRequest, channel: int) -> None:
         structlog.get_logger("scow").exception("supervisor.failed", container=request.container)
     finally:
         sys.stderr.flush()
+        habits.pass_on()
         # Not sys.exit: closing the last connection to SQLite would checkpoint and sync, which costs 10 ms and more.
         os._exit(code)
 
