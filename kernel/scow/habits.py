@@ -40,14 +40,14 @@ class Habits:
         """In a child whose work is done: tell those who come later. Raises OSError."""
         if self._notes[0] >= _TEACHERS:
             return
-        own = list(own_pages(self._spans))
-        self._notes[0] += 1
+        own = bytes(own_pages(self._spans))
         if sum(own) <= _MOST:
             self._notes[1:] = bytes(map(max, self._notes[1:], own))
+            self._notes[0] += 1
 
 
 def pass_on() -> None:
-    """What this process has written to, for those who come after it; nothing when it isn't a launcher's. Never fails."""
+    """Note what this process has written to, if it is a launcher's child. Never fails."""
     global _own
     habits, _own = _own, None
     if habits is not None:

@@ -62,7 +62,7 @@ def make_own(spans: Sequence[Span]) -> None:
             continue  # unmapped by now; or an older kernel, and the pages come when they are needed
 
 
-def chosen(spans: Sequence[Span], wanted: Sequence[bool]) -> tuple[Span, ...]:
+def chosen(spans: Sequence[Span], wanted: Sequence[int]) -> tuple[Span, ...]:
     """The pages of the spans, in order, that are wanted, as spans."""
     found: list[Span] = []
     number = 0
