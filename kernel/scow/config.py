@@ -54,6 +54,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: A table for each plugin, checked by the plugin.
     plugins: dict[str, dict[str, Any]] = {}
 
+    def idle_seconds(self) -> float:
+        """How long what is kept for the next command stays: SCOW_WARM_IDLE, else `launcher_idle`."""
+        try:
+            return float(os.environ["SCOW_WARM_IDLE"])
+        except (KeyError, ValueError):
+            return self.launcher_idle
+
     def settings(self, plugin: str) -> dict[str, Any]:
         """The piece that concerns one plugin. `registries` is the registry plugin's, written where people look."""
         piece = dict(self.plugins.get(plugin, {}))

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from scow import entrypoints, habits, warm
-from scow.config import SYSTEM_FILE, load_config
+from scow.config import SYSTEM_FILE, Config, load_config
 from scow.errors import ScowError
 from scow.frontend import load_frontend
 from scow.log import configure
@@ -447,10 +447,9 @@ def _peer_uid(connection: socket.socket) -> int:
 
 def _idle_seconds() -> float:
     try:
-        given = os.environ.get("SCOW_WARM_IDLE")
-        return float(given) if given else load_config().launcher_idle
-    except (ValueError, ScowError):
-        return 600.0
+        return load_config().idle_seconds()
+    except ScowError:
+        return Config().idle_seconds()
 
 
 def sources() -> list[str]:

@@ -229,6 +229,7 @@ class Registry:
             settings=self._config.settings(plugin.name),
             instance=self._paths.instance,
             engine_dirs=(self._paths.root, self._paths.run),
+            idle=self._config.idle_seconds(),
         )
 
 

@@ -28,7 +28,7 @@ import trio
 from scow.api import Conflict, Endpoint, Exhausted, Exists, NetworkHeld, NetworkRequest, PluginContext, parse_ports
 from scow.api.linux import inside_netns, new_netns
 from scow.testing.networks import MemoryJournal, NetworkMaker, run
-from scow_plugins.bridge import Plugin, _netlink
+from scow_plugins.bridge import Plugin, _netlink, _sweeper
 
 pytestmark = [
     pytest.mark.root,
@@ -51,10 +51,10 @@ class Machine:
 
     def context(self, instance: str = "t", **settings: Any) -> PluginContext:
         state = self.directory / f"state-{instance}"
-        return PluginContext("bridge", state, self.directory / "run", settings, instance=instance)
+        return PluginContext("bridge", state, self.directory / "run", settings, instance=instance, idle=60)
 
     def plugin(self, instance: str = "t", **settings: Any) -> Plugin:
-        return Plugin(self.context(instance, **settings))
+        return Plugin(self.context(instance, **{"linger": 1, **settings}))
 
     def on(self, container: str = "c1", publish: str = "", plugin: Plugin | None = None, **rest: Any) -> NetworkHeld:
         ports = tuple(port for text in publish.split() for port in parse_ports(text))
@@ -654,7 +654,8 @@ def test_many_at_once(play: Play) -> None:
             "import sys, trio; from pathlib import Path\n"
             "from scow.api import *; from scow_plugins.bridge import Plugin\n"
             "from scow.testing.networks import MemoryJournal\n"
-            "context = PluginContext('bridge', Path(sys.argv[1]), Path(sys.argv[1]), {'linger': 0.01}, instance='t')\n"
+            "place, settings = Path(sys.argv[1]), {'linger': 0.01}\n"
+            "context = PluginContext('bridge', place, place, settings, instance='t', idle=1)\n"
             "asked = NetworkRequest('bridge', sys.argv[2], 'd', 'd', MemoryJournal(), parse_ports('80'))\n"
             "async def main():\n"
             "    for _ in range(8):\n"
@@ -670,6 +671,27 @@ def test_many_at_once(play: Play) -> None:
         outputs = [child.communicate(timeout=30)[0].split() for child in children]
         assert [child.returncode for child in children] == [0] * 6
         assert [len(output) for output in outputs] == [8] * 6
+
+    play(scenario)
+
+
+def test_a_bridge_that_is_kept_for_long_costs_little(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits to remove it is a bare interpreter; a container that comes meanwhile has the same bridge."""
+    monkeypatch.setattr(_sweeper, "_SHORT", 0.1)
+
+    async def scenario(machine: Machine) -> None:
+        plugin = machine.plugin(linger=0.7)
+        async with machine.on("one", plugin=plugin):
+            index = socket.if_nametoindex("scow-t")
+        (waiting,) = plugin._network.sweepers
+        await trio.sleep(0.2)
+        assert "-I -S" in _read(f"/proc/{waiting}/cmdline").replace("\0", " ")
+        assert set(os.listdir(f"/proc/{waiting}/fd")) == {"0", "1", "2", "3"}
+        async with machine.on("two", plugin=plugin):
+            assert socket.if_nametoindex("scow-t") == index
+            await trio.to_thread.run_sync(os.waitpid, waiting, 0)  # it saw that somebody is there again
+        await trio.to_thread.run_sync(os.waitpid, plugin._network.sweepers.pop(), 0)
+        assert "scow-t" not in {name for _, name in socket.if_nameindex()}
 
     play(scenario)
 

@@ -215,6 +215,10 @@ def engine_at(tmp_path: Path, warmed: bool, registry: str) -> Iterator[Scow]:
     """A scow in a directory, for a fixture's time; with a registry, that is docker.io's mirror."""
     config = tmp_path / "config.toml"
     config.write_text(f'[registries."docker.io"]\nmirrors = ["http://{registry}"]\n' if registry else "")
+    # The user's file, so that tests may write the other one: bridges don't outlive their tests for long.
+    own = tmp_path / ".config" / "scow" / "config.toml"
+    own.parent.mkdir(parents=True)
+    own.write_text("[plugins.bridge]\nlinger = 1.0\n")
     engine = Scow(tmp_path / "root", tmp_path / "run", config, warmed)
     before = machine.snapshot(tmp_path)
     try:

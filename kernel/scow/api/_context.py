@@ -40,6 +40,8 @@ class PluginContext:
     instance: str = ""
     #: Root and run directories of the whole engine (what a container of `host:` must not see).
     engine_dirs: tuple[Path, ...] = ()
+    #: Seconds for which it is worth while to keep what the next command may want: as long as an idle launcher stays.
+    idle: float = 0.0
 
     def config(self, shape: type[T]) -> T:
         """The plugin's piece of the configuration file as `shape`, a dataclass or msgspec.Struct with defaults.

@@ -5,7 +5,7 @@ Rule: claims and settings only; netlink is spoken by the modules beside this one
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from scow.api import Invalid, NetworkHeld, NetworkRequest, PluginContext, ProbeResult, hookimpl
@@ -33,8 +33,8 @@ class Settings:
     publish_ip: str = "0.0.0.0"
     #: Written into containers when the host has no nameserver that a container could reach; Docker's choice.
     fallback_nameservers: tuple[str, ...] = ("8.8.8.8", "8.8.4.4")
-    #: Seconds that bridge and rules stay after the last container has gone.
-    linger: float = 1.0
+    #: Seconds that bridge and rules stay after the last container has gone; never longer than an idle launcher.
+    linger: float = 60.0
 
 
 class Plugin:
@@ -44,7 +44,8 @@ class Plugin:
 
     def __init__(self, context: PluginContext) -> None:
         self._context = context
-        self._settings = context.config(Settings)
+        settings = context.config(Settings)
+        self._settings = replace(settings, linger=min(settings.linger, context.idle))
         name = self._settings.name or (f"scow-{context.instance}" if context.instance else "scow0")
         if not 0 < len(name) <= _NAME_MAX or not name.isascii() or "/" in name or name.split() != [name]:
             raise Invalid(f"plugins.bridge.name: {name!r} can't be a device's name", hint="at most 15 plain characters")

@@ -14,19 +14,17 @@ import zlib
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import msgspec
 
 from scow.api import Conflict, Unsupported
 from scow.api.linux import inside_netns
 
-from . import _forwarding, _ipam, _links, _nft, _rules
+from . import Settings, _forwarding, _ipam, _links, _nft, _rules
 from ._conntrack import forget_earlier, forget_redirected
 from ._dns import host_nameservers
 from ._netlink import NETFILTER, ROUTE, Netlink, NetlinkError
 from ._state import Lease, Span, State, Store
-
-if TYPE_CHECKING:
-    from . import Settings
 
 _ALIAS = "scow"
 _UNFINISHED = "scow unfinished"
@@ -53,6 +51,21 @@ class Network:
     def __del__(self) -> None:
         if self._filters_socket is not None and self._filters_process == os.getpid():
             self._filters_socket.close()
+
+    @property
+    def linger(self) -> float:
+        """Seconds for which an idle network is kept."""
+        return self._settings.linger
+
+    def described(self) -> str:
+        """All that another process needs to have the same network; see `Network.from_description`."""
+        return msgspec.json.encode([str(self.directory), self._name, self._table, self._settings]).decode()
+
+    @classmethod
+    def from_description(cls, text: str) -> Network:
+        """The network that `described` tells of."""
+        directory, name, table, settings = msgspec.json.decode(text, type=tuple[str, str, str, Settings])
+        return cls(Path(directory), settings, name, table)
 
     def _filters(self) -> Netlink:
         """The netfilter socket, opened once in each process and kept open.

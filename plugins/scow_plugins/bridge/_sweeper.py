@@ -3,6 +3,9 @@
 Deleting a bridge takes the kernel 30 to 70 ms, which nobody who ran a command wants to wait for, and the next
 `run` probably needs it again. So whoever leaves last forks a process that waits a moment and removes bridge and
 rules if they are still idle. There is at most one per engine; a lock held for its life says that it is there.
+
+One that has long to wait makes itself small: it becomes a bare interpreter that sleeps, and after that this module as
+a program.
 """
 
 from __future__ import annotations
@@ -11,14 +14,19 @@ import fcntl
 import gc
 import os
 import signal
+import sys
 import time
 import warnings
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from ._network import Network
 
 #: Where the child keeps its two descriptors.
 _LOCK, _READY = 3, 4
+#: Whoever waits longer than this, in seconds, does so in a process of its own kind.
+_SHORT: Final = 2.0
+#: Sleeps, then becomes what the other arguments say.
+_SLEEPER: Final = "import posix, sys, time; time.sleep(float(sys.argv[1])); posix.execv(sys.argv[2], sys.argv[2:])"
 
 
 def start(network: Network, linger: float) -> None:
@@ -72,11 +80,27 @@ def _run(network: Network, lock: int, ready: int, linger: float) -> NoReturn:
         # Objects of the parent's must not be finalised: they would close descriptors that are ours by now.
         gc.disable()
         _detach(lock, ready)
-        while (rest := network.retire(linger, _LOCK)) > 0:
-            time.sleep(rest)
+        _sweep(network, linger)
     except BaseException:  # noqa: BLE001 - nobody is there to hear it, and no handler of the parent's may run
         os._exit(1)
     os._exit(0)
+
+
+def _sweep(network: Network, linger: float) -> None:
+    while (rest := network.retire(linger, _LOCK)) > 0:
+        if rest > _SHORT:
+            _sleep_small(network, rest)
+        time.sleep(rest)
+
+
+def _sleep_small(network: Network, rest: float) -> None:
+    """Give back all memory for so many seconds, then go on from the start. Comes back only when that fails."""
+    again = [sys.executable, "-P", "-m", __spec__.name, network.described()]
+    try:
+        os.set_inheritable(_LOCK, True)
+        os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", _SLEEPER, str(rest), *again])
+    except OSError:
+        return
 
 
 def _detach(lock: int, ready: int) -> None:
@@ -95,3 +119,8 @@ def _detach(lock: int, ready: int) -> None:
         os.dup2(null, fd)
     os.close(null)
     os.close(_READY)
+
+
+if __name__ == "__main__":
+    found = Network.from_description(sys.argv[1])
+    _sweep(found, found.linger)
