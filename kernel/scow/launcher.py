@@ -38,6 +38,8 @@ _KINDS: Final = (b"cli", b"supervise")
 #: Standbys are made when nothing has come for this long, in seconds: whoever works has the processors.
 _BREATH: Final = 0.03
 _READY: Final = b"r"
+#: The stages that a supervisor enters.
+_HOLDING: Final = ("scow.mount", "scow.network", "scow.exec")
 
 
 def main(path: str) -> int:
@@ -81,14 +83,25 @@ def load_everything() -> Callable[[list[str]], int] | None:
     frontend = load_frontend()
     importlib.import_module("scow.supervisor.main")
     importlib.import_module("scow.engine.facade")
-    for module in sorted({point.module for point in entrypoints.scan()}):
-        _import_all(module)
-    for point in set(entrypoints.scan()):
-        _warm_up(point)
+    _load_plugins(entrypoints.scan())
     with contextlib.suppress(ScowError):
         config = load_config()  # msgspec looks at a type when it is first converted to
         configure(config.log_level, config.log_format)
     return frontend
+
+
+def load_supervisor() -> None:
+    """Import what a supervisor needs: its own code, and every module of the plugins that hold a container."""
+    entrypoints.keep()
+    importlib.import_module("scow.supervisor.main")
+    _load_plugins([point for point in entrypoints.scan() if point.group in _HOLDING])
+
+
+def _load_plugins(points: list[entrypoints.EntryPoint]) -> None:
+    for module in sorted({point.module for point in points}):
+        _import_all(module)
+    for point in set(points):
+        _warm_up(point)
 
 
 def _import_all(name: str) -> None:
