@@ -29,14 +29,21 @@ from scow.frontend import load_frontend
 from scow.log import configure
 from scow.practice import practise
 from scow.supervisor.protocol import SuperviseRequest
+from scow.sys.credentials import has_bounding
 
 _PATIENCE: Final = 5.0
 #: How often it looks whether its socket is still its own, in seconds.
 _LOOK_ROUND: Final = 15.0
 #: What children wait for: a command's worker, and its supervisor.
 _KINDS: Final = (b"cli", b"supervise")
-#: Standbys are made when nothing has come for this long, in seconds: whoever works has the processors.
-_BREATH: Final = 0.03
+#: Standbys are made when nothing has come for this long, in seconds: whoever works has the processors. Not much longer
+#: than a short command takes, so that the next one in a loop finds something.
+_BREATH: Final = 0.025
+#: A child that has practised for longer than this, in seconds, hangs somewhere.
+_HANGING: Final = 5.0
+#: By how much a child that practises is nicer than others. The rest of the machine's work goes first, but not for ever.
+_LEISURE: Final = 10
+_CAP_SYS_NICE: Final = 23
 _READY: Final = b"r"
 #: The stages that a supervisor enters.
 _HOLDING: Final = ("scow.mount", "scow.network", "scow.exec")
@@ -128,6 +135,7 @@ class _Standby(NamedTuple):
     """A child that waits for a request of its kind on a socket."""
 
     kind: bytes
+    made: float
     pid: int
     line: socket.socket
 
@@ -263,9 +271,10 @@ class Launcher:
 
         The client is told first that its request is taken: what the child says comes behind that.
         """
-        standby = self._ready_standby(fields[0])
+        standby = self._take_standby(fields[0])
         if standby is not None:
             with standby.line:
+                _quickly(standby.pid)
                 _tell_taken(connection, fields, standby.pid)
                 warm.send(standby.line, fields, [connection.fileno(), *descriptors])
             return
@@ -301,9 +310,14 @@ class Launcher:
 
         def stand_by() -> None:
             ours.close()
-            practise(SuperviseRequest.decode(last) if last else None)
-            self._habits[kind].take_on()
-            theirs.sendall(_READY)
+            _leisurely()
+            practise(SuperviseRequest.decode(last) if last else None, lambda: _is_called(theirs))
+            if not _is_called(theirs):
+                self._habits[kind].take_on()
+            try:
+                theirs.sendall(_READY)
+            except OSError:
+                pass  # the request lies there already, and its sender has turned away
             try:
                 fields, descriptors = warm.receive(theirs)
             except (OSError, EOFError):
@@ -312,17 +326,20 @@ class Launcher:
             self._do(socket.socket(fileno=descriptors[0]), fields, descriptors[1:])
 
         with theirs:
-            self._standbys.append(_Standby(kind, self._fork(stand_by), ours))
+            self._standbys.append(_Standby(kind, time.monotonic(), self._fork(stand_by), ours))
 
-    def _ready_standby(self, kind: bytes) -> _Standby | None:
-        """A child that has practised, taken off the list; None when there is none."""
+    def _take_standby(self, kind: bytes) -> _Standby | None:
+        """A child for requests of a kind, taken off the list; None when there is none.
+
+        One that still practises will do: it is further than a new one would be.
+        """
         for standby in self._standbys:
-            if standby.kind != kind:
-                continue
-            with contextlib.suppress(OSError):
-                if standby.line.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK) == _READY:
-                    self._standbys.remove(standby)
+            if standby.kind == kind:
+                self._standbys.remove(standby)
+                if _is_ready(standby.line) or time.monotonic() - standby.made < _HANGING:
                     return standby
+                standby.line.close()  # it ends when it comes to
+                self._last = None
         return None
 
     def _fork(self, body: Callable[[], None]) -> int:
@@ -396,6 +413,30 @@ class Launcher:
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
         return code
+
+
+def _is_ready(line: socket.socket) -> bool:
+    try:
+        return line.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK) == _READY
+    except OSError:
+        return False
+
+
+def _is_called(line: socket.socket) -> bool:
+    """Whether something has come, or nothing will come any more."""
+    return bool(select.select([line], [], [], 0)[0])
+
+
+def _leisurely() -> None:
+    """Let others go first (sched(7), the nice value), if that can be taken back."""
+    if has_bounding(_CAP_SYS_NICE):
+        os.nice(_LEISURE)
+
+
+def _quickly(pid: int) -> None:
+    """A child that let others go first has our priority again."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, 0))
 
 
 def _end_with(connection: socket.socket) -> None:

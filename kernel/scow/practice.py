@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,11 +26,14 @@ from scow.state import images as rows
 from scow.supervisor.protocol import SuperviseRequest
 
 
-def practise(last: SuperviseRequest | None) -> None:
-    """Run an event loop; open the engine that was used last, if it is still there, and leave it ready. Never fails."""
+def practise(last: SuperviseRequest | None, called: Callable[[], bool] = lambda: False) -> None:
+    """Run an event loop; open the engine that was used last, if it is still there, and leave it ready. Never fails.
+
+    Ends early when `called` says that there is work.
+    """
     with suppress(Exception):
         trio.run(_exercise)
-    if last is None or not os.path.exists(Path(last.root) / "state.db"):
+    if called() or last is None or not os.path.exists(Path(last.root) / "state.db"):
         return
     with suppress(ScowError, OSError):
         config_file = Path(last.config) if last.config else None

@@ -296,7 +296,7 @@ class TestLauncher:
 @pytest.mark.root
 def test_two_at_once_and_idle(tmp_path: Path) -> None:
     """Several commands start a launcher at the same moment: one stays, serves all, and leaves nothing."""
-    place = Place(tmp_path / ("long" * 30), idle=0.5)
+    place = Place(tmp_path / ("long" * 30), idle=2)
     commands = [place.popen("show") for _ in range(2)]
     seen = [json.loads(command.communicate("", timeout=20)[0]) for command in commands]
     (pid,) = {each["ppid"] for each in seen}
