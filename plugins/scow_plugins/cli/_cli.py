@@ -69,6 +69,16 @@ class Cli:
         self.settings["log_level"] = args.text("log-level")
         self.settings["log_format"] = args.text("log-format")
 
+    def configure_more(self, args: Args) -> None:
+        """Take those global options that were written behind the command's name: they count."""
+        from pathlib import Path
+
+        if "trace" in args.given:
+            self.settings["trace"] = Path(os.path.abspath(args.text("trace") or ""))
+        for name in ("log-level", "log-format"):
+            if name in args.given:
+                self.settings[name.replace("-", "_")] = args.text(name)
+
     def out(self, text: str) -> None:
         """Write a line to standard output. Raises StdoutClosed."""
         self.out_bytes(text.encode(errors="surrogateescape") + b"\n")

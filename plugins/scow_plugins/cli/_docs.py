@@ -18,6 +18,7 @@ _HEAD = """\
 
 `scow` takes Docker's commands and flags under Docker's names. Flags end at the image's name (`run`, `create`) or the
 container's (`exec`): what follows belongs to the process. A flag that docker has and scow doesn't is refused by name.
+`--trace`, `--log-level` and `--log-format` may also stand among a command's own flags.
 """
 _CODES = """\
 ## Exit codes

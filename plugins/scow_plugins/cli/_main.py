@@ -10,13 +10,17 @@ from scow_plugins.cli._flags import Args, Command, Flag, UsageError, parse
 from scow_plugins.cli._report import PIPE_CODE, report
 from scow_plugins.cli._table import COMMANDS, GROUPS
 
+#: Global options that are understood behind a command's name, too.
+EVERYWHERE: Final = (
+    Flag("trace", "Write what happens to a file that Perfetto opens", "string"),
+    Flag("log-level", "debug, info, warning or error", "string", short="l"),
+    Flag("log-format", "console or json", "string"),
+)
 GLOBALS: Final = (
     Flag("root", "Where images and containers are kept (environment: SCOW_ROOT)", "string"),
     Flag("run", "Where files live that don't survive a reboot (environment: SCOW_RUN)", "string"),
     Flag("config", "Read this configuration file too", "string"),
-    Flag("log-level", "debug, info, warning or error", "string", short="l"),
-    Flag("log-format", "console or json", "string"),
-    Flag("trace", "Write what happens to a file that Perfetto opens", "string"),
+    *EVERYWHERE,
     Flag("debug", "Show tracebacks of errors", short="D"),
     Flag("version", "Print the version and quit", short="v"),
 )
@@ -86,13 +90,21 @@ def invoke(cli: Cli, name: str, words: str, rest: list[str]) -> int:
     cli.words = words
     module = load(name)
     command: Command = module.COMMAND
-    args = parse(command, rest)
+    args = parse(_with_globals(command), rest)
+    cli.configure_more(args)
     if args.on("help"):
         from scow_plugins.cli._help import command_help
 
         cli.out_bytes(command_help(words, COMMANDS[name].summary, command).encode())
         return 0
     return _run(module, cli, args)
+
+
+def _with_globals(command: Command) -> Command:
+    """The command's own flags, and the global ones that it has no other meaning for."""
+    own = {name for flag in command.flags for name in (flag.name, *flag.also)}
+    more = [flag._replace(short="") for flag in EVERYWHERE if flag.name not in own]
+    return command._replace(flags=(*command.flags, *more))
 
 
 def _run(module: ModuleType, cli: Cli, args: Args) -> int:

@@ -223,6 +223,17 @@ def test_global_options(scow: Any) -> None:
     }
 
 
+def test_global_options_behind_a_command(scow: Any) -> None:
+    scow(
+        "--log-level", "info", "--trace", "/a", "ps", "--trace", "/t", "--log-level=debug", "--log-format", "json", "-a"
+    )
+    wanted = {"trace": Path("/t"), "log_level": "debug", "log_format": "json"}
+    assert wanted.items() <= scow.engine.settings.items()
+    scow("--trace", "/a", "ps")
+    assert scow.engine.settings["trace"] == Path("/a")
+    assert "unknown flag: --root" in scow("ps", "--root", "/x").err
+
+
 def test_helps(scow: Any) -> None:
     for words in ([], ["--help"], ["-h"]):
         code, out, _ = scow(*words)
