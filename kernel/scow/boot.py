@@ -96,8 +96,11 @@ def _usable(fd: int) -> None:
 
 def _wait(sock: object, pidfd: int, mask: object) -> int:
     """Pass signals on to the worker until it tells its exit code; `mask` is what was blocked before."""
+    passed_on = 0
 
     def forward(number: int, _frame: object) -> None:
+        nonlocal passed_on
+        passed_on = number
         try:
             _signal.pidfd_send_signal(pidfd, number)
         except OSError:
@@ -112,6 +115,10 @@ def _wait(sock: object, pidfd: int, mask: object) -> int:
         code = sock.recv(1)  # type: ignore[attr-defined]
     except OSError:
         code = b""
+    if not code and passed_on:
+        # What ended the worker ends us: the caller sees how.
+        _signal.signal(passed_on, _signal.SIG_DFL)
+        _signal.raise_signal(passed_on)
     if not code:
         os.write(2, b"scow: the command's process was killed\n")
         return _LOST
