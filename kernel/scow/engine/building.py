@@ -47,7 +47,7 @@ from scow.model.digest import Digest, chain_ids
 from scow.model.image import CONFIG_MAX
 from scow.model.platform import Platform
 from scow.model.process import ExitStatus, Isolation, Mount, ProcessSpec, Resources
-from scow.model.reference import Named, Reference, parse_reference
+from scow.model.reference import Named, Reference, parse_named, parse_reference
 from scow.model.storage import Change, MountRequest, Snapshot, SnapshotStore, UnpackRequest
 from scow.state import cachemounts
 from scow.state import images as rows
@@ -185,9 +185,24 @@ class Workbench:
             raise Invalid(f"{name!r} can't be a tag: it has a digest", hint="write name:tag")
         return str(reference)
 
-    async def base(self, name: str, platform: Platform, *, pull: bool = False, report: Report = lambda _: None) -> Base:
-        """A local image, fetched if it isn't here (or with `pull` anyway). Raises as `pull`; Unsupported (`host:`)."""
+    async def base(
+        self,
+        name: str,
+        platform: Platform,
+        *,
+        pull: bool = False,
+        place: bool = False,
+        report: Report = lambda _: None,
+    ) -> Base:
+        """A local image, fetched if it isn't here (or with `pull` anyway). Raises as `pull`; Unsupported (`host:`).
+
+        `place`: the name may be that of a place on this machine (`oci:DIR`), which is always looked at anew. What
+        stands in a file that may be a stranger's must not be one.
+        """
         core = self._core
+        if name.partition(":")[0] in core.registry.transports() and ":" in name:
+            pull = place
+            name = name if place else str(parse_named(name))
         row = None if pull else images.find(core, name)
         if row is not None and images.config_of(core, row).platform.rank(platform) is None:
             row = None

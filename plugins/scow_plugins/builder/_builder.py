@@ -16,7 +16,7 @@ from scow_plugins.builder._include import Fetch
 from scow_plugins.builder._instructions import Arg, Instruction
 from scow_plugins.builder._lint import lint
 from scow_plugins.builder._outputs import check_outputs, put_out
-from scow_plugins.builder._plan import Options, Plan, make_plan
+from scow_plugins.builder._plan import Options, Plan, make_plan, places_among
 from scow_plugins.builder._reader import SIZE_MAX
 from scow_plugins.builder._shell import places_of
 from scow_plugins.builder._solve import Solved, Solver, rfc3339
@@ -119,10 +119,11 @@ async def _planned(
 ) -> tuple[Plan, dict[tuple[str, Platform], Base], Dockerfile]:
     dockerfile = _understood(request)
     bases: dict[tuple[str, Platform], Base] = {}
+    places = places_among(request.contexts)
 
     async def config(name: str, platform: Platform, said: Instruction) -> Mapping[str, Any]:
         try:
-            bases[name, platform] = base = await bench.base(name, platform, pull=request.pull)
+            bases[name, platform] = base = await bench.base(name, platform, pull=request.pull, place=name in places)
         except ScowError as error:
             raise type(error)(located(said.at.place_of_rest, error.message), hint=error.hint) from None
         return base.config

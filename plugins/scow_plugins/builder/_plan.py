@@ -11,16 +11,17 @@ from typing import Any, Final
 
 import trio
 
-from scow.api import Platform, ScowError, Unsupported
+from scow.api import Platform, ScowError
 from scow_plugins.builder._instructions import Instruction
 from scow_plugins.builder._parse import parse_trigger
-from scow_plugins.builder._source import located, wrong
+from scow_plugins.builder._source import wrong
 from scow_plugins.builder._stages import (
     Dockerfile,
     Globals,
     Stage,
     Start,
     check_index,
+    context_name,
     global_scope,
     platform_arguments,
     references,
@@ -33,6 +34,7 @@ from scow_plugins.builder._steps import CopyOp, MountOp, Origin, PlannedStage, P
 #: Gives an image's configuration: name, platform, what wants it.
 BaseConfig = Callable[[str, Platform, Instruction], Awaitable[Mapping[str, Any]]]
 _IMAGE: Final = "docker-image://"
+_LAYOUT: Final = "oci-layout://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Options:
     build_platform: Platform
     target: str = ""
     build_args: Mapping[str, str] = field(default_factory=dict)
-    #: Named contexts: `docker-image://name`, or a directory.
+    #: Named contexts by `context_name`: `docker-image://name`, `oci-layout://DIR[:TAG][@DIGEST]`, or a directory.
     contexts: Mapping[str, str] = field(default_factory=dict)
     network: str = "default"
 
@@ -155,7 +157,7 @@ class _Planner:
                 ahead.append(start.stage)
             elif (image := self._image(start, stage)) is not None:
                 wanted.setdefault((image, start.platform or self._options.platform), stage.start)
-            for name, said in references(stage.body):
+            for name, said in () if start.whole else references(stage.body):
                 origin = self._origin(name, said)
                 if origin.kind == "stage":
                     ahead.append(origin.stage)
@@ -172,13 +174,7 @@ class _Planner:
             return start.image
         if start.kind != "context":
             return None
-        place = self._options.contexts[start.image]
-        if not place.startswith(_IMAGE):
-            raise Unsupported(
-                located(stage.start.at.place_of_rest, f"FROM {start.image} is a directory, which can't be built on"),
-                hint=f"give an image: --build-context {start.image}={_IMAGE}name",
-            )
-        return place.removeprefix(_IMAGE)
+        return image_of(self._options.contexts[start.image])
 
     async def _config(self, image: str, platform: Platform, said: Instruction) -> Mapping[str, Any]:
         key = (image, platform)
@@ -205,7 +201,7 @@ class _Planner:
         else:
             state.begin({"WorkingDir": "/"})
         self._states[stage.index] = state
-        body = [*self._triggers(state, stage), *stage.body]
+        body = [] if start.whole else [*self._triggers(state, stage), *stage.body]
         steps = tuple(state.read(each) for each in body)
         needs = {origin.stage for step in steps for origin in origins(step) if origin.kind == "stage"}
         if start.kind == "stage":
@@ -219,6 +215,7 @@ class _Planner:
             steps,
             frozenset(needs),
             state.config,
+            start.image if start.kind == "context" and image is None else "",
         )
 
     def _triggers(self, state: StageState, stage: Stage) -> Sequence[Instruction]:
@@ -234,11 +231,9 @@ class _Planner:
 
     def _origin(self, name: str, said: Instruction) -> Origin:
         """What a name after `from=` means: a named context, a stage, an image."""
-        if name in self._options.contexts:
-            place = self._options.contexts[name]
-            if place.startswith(_IMAGE):
-                return Origin("image", place.removeprefix(_IMAGE))
-            return Origin("named", name)
+        if (context := context_name(name)) in self._options.contexts:
+            image = image_of(self._options.contexts[context])
+            return Origin("named", context) if image is None else Origin("image", image)
         check_index(self._dockerfile, name, said)
         stage = self._dockerfile.find(name)
         if stage is not None:
@@ -256,6 +251,23 @@ class _Planner:
         for need in sorted(self._planned[index].needs):
             self._sort(need, [*path, index], order)
         order.append(index)
+
+
+def image_of(place: str) -> str | None:
+    """The image that a named context is, in the engine's words; None for a directory."""
+    if place.startswith(_IMAGE):
+        return place.removeprefix(_IMAGE)
+    if not place.startswith(_LAYOUT):
+        return None
+    path, at, digest = place.removeprefix(_LAYOUT).partition("@")
+    path, colon, tag = path.partition(":")
+    # As with any image's name, a digest says all.
+    return f"oci:{path}" + (f":@{digest}" if at else f":{tag}" if colon else "")
+
+
+def places_among(contexts: Mapping[str, str]) -> frozenset[str]:
+    """Images that lie at places of this machine: those, and no others, that may be looked for there."""
+    return frozenset(image_of(place) or "" for place in contexts.values() if place.startswith(_LAYOUT))
 
 
 def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -40,7 +40,7 @@ from scow_plugins.builder._gitref import GitRef, parse_git
 from scow_plugins.builder._ignore import Ignore, read_patterns
 from scow_plugins.builder._layout import Layout, owner_of
 from scow_plugins.builder._modes import Mode
-from scow_plugins.builder._plan import Plan, first_error, origins
+from scow_plugins.builder._plan import Plan, first_error, image_of, origins, places_among
 from scow_plugins.builder._run import run_key, run_step
 from scow_plugins.builder._select import Source, choose, digest_of
 from scow_plugins.builder._shell import shell_before
@@ -138,7 +138,8 @@ class Solver:
         key = (name, platform or self.request.platform)
         async with self._fetching:
             if key not in self._bases:
-                self._bases[key] = await self.bench.base(name, key[1], pull=self.request.pull)
+                place = name in places_among(self.request.contexts)
+                self._bases[key] = await self.bench.base(name, key[1], pull=self.request.pull, place=place)
             return self._bases[key]
 
     def take_bases(self, bases: dict[tuple[str, Platform], Base]) -> None:
@@ -200,7 +201,11 @@ class Solver:
             raw: dict[str, Any] = {"architecture": platform.architecture, "os": platform.os}
             if platform.variant:
                 raw["variant"] = platform.variant
-            return Solved(raw=raw, created=0.0 if self.epoch is None else self.epoch)
+            solved = Solved(raw=raw, created=0.0 if self.epoch is None else self.epoch)
+            if stage.context:
+                solved.stack = (await self._context_layer(Origin("named", stage.context)),)
+                solved.history.append({"created": rfc3339(solved.created), "created_by": f"FROM {stage.context}"})
+            return solved
         base = await self.base(stage.image, stage.platform)
         history = list(base.config.get("history") or ())
         said = sum(1 for line in history if not line.get("empty_layer"))
@@ -596,7 +601,7 @@ def _places(request: BuildRequest) -> Iterator[tuple[str, Path, bytes]]:
     if request.context is not None:
         yield "", request.context, request.ignore
     for name, place in request.contexts.items():
-        if not place.startswith("docker-image://"):
+        if image_of(place) is None:
             ignore = Path(place, ".dockerignore")
             yield name, Path(place), ignore.read_bytes() if ignore.is_file() else b""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from scow.api import Invalid, Platform
+from scow.api import Invalid, Platform, parse_named
 from scow_plugins.builder._expand import Expander, ExpandError
 from scow_plugins.builder._include import Fetch
 from scow_plugins.builder._instructions import Arg, Copy, From, Instruction, OnBuild, Run
@@ -140,10 +140,23 @@ class Start:
     image: str = ""
     stage: int = -1
     platform: Platform | None = None
+    #: It is the stage, whatever the file says about it.
+    whole: bool = False
+
+
+def context_name(text: str) -> str:
+    """What a name is looked up by among the named contexts: Docker's familiar form, without `latest`."""
+    try:
+        return parse_named(text.lower() if "/" not in text else text).familiar.removesuffix(":latest")
+    except Invalid:
+        return text
 
 
 def starts(dockerfile: Dockerfile, scope: Globals, contexts: Iterable[str] = ()) -> tuple[Start, ...]:
-    """What each stage begins with. `contexts`: names that stand for something else than an image. Raises Invalid."""
+    """What each stage begins with. `contexts`: names that stand for something else than an image. Raises Invalid.
+
+    A context with the name of the stage itself stands for all of it.
+    """
     named = set(contexts)
     found = []
     for stage in dockerfile.stages:
@@ -157,8 +170,10 @@ def starts(dockerfile: Dockerfile, scope: Globals, contexts: Iterable[str] = ())
         except Invalid as error:
             raise wrong(start.at.find("--platform", 0), error.message, hint=error.hint) from None
         earlier = dockerfile.find(image, stage.index) if not image.isdigit() else None
-        if image in named:
-            found.append(Start("context", image, platform=platform))
+        if start.name and context_name(start.name) in named:
+            found.append(Start("context", context_name(start.name), platform=platform, whole=True))
+        elif (context := context_name(image)) in named:
+            found.append(Start("context", context, platform=platform))
         elif earlier is not None:
             found.append(Start("stage", image, earlier.index, platform))
         else:

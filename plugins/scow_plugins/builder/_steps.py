@@ -109,7 +109,10 @@ class PlannedStep:
 
 @dataclass(frozen=True, slots=True)
 class PlannedStage:
-    """A stage to be solved. `base` is the stage below it, -1 for none; `needs` are all stages that it uses."""
+    """A stage to be solved. `base` is the stage below it, -1 for none; `needs` are all stages that it uses.
+
+    `context`: a named context that it begins with the files of.
+    """
 
     index: int
     name: str
@@ -119,3 +122,4 @@ class PlannedStage:
     steps: tuple[PlannedStep, ...]
     needs: frozenset[int]
     config: dict[str, Any]
+    context: str = ""

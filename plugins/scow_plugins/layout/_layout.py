@@ -71,7 +71,7 @@ def select(entries: tuple[Descriptor, ...], place: Place, platform: Platform) ->
     elif place.name is not None:
         found = tuple(entry for entry in entries if place.name in names_of(entry))
     else:
-        found = entries
+        found = tuple(entry for entry in entries if _is_latest(entry)) or entries
     if not found:
         raise NotFound(f"{place} holds no such image", hint=_offered(entries))
     if len(found) == 1:
@@ -79,6 +79,10 @@ def select(entries: tuple[Descriptor, ...], place: Place, platform: Platform) ->
     if len({names_of(entry) for entry in found}) > 1:
         raise NotFound(f"{place} holds {len(found)} images", hint=_offered(entries))
     return _for_platform(tuple(found), place, platform)
+
+
+def _is_latest(entry: Descriptor) -> bool:
+    return any(name == "latest" or name.endswith(":latest") for name in names_of(entry))
 
 
 def _offered(entries: tuple[Descriptor, ...]) -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from scow.api import Invalid, Located
+from scow.api import Digest, Invalid, Located
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A path, and a tag or a name within; None: the only one there. `@N` is the image at position N."""
+    """A path, and a tag or a name within; None: the only one there, or `latest`.
+
+    `@N` is the image at position N, `@sha256:…` the one with that digest.
+    """
 
     transport: str
     path: Path
@@ -27,6 +30,12 @@ class Place:
         return (
             int(digits) if name.startswith("@") and digits.isascii() and digits.isdigit() and len(digits) < 8 else None
         )
+
+    @property
+    def digest(self) -> Digest | None:
+        """That of `@sha256:…`. Raises Invalid."""
+        name = self.name or ""
+        return Digest.parse(name[1:]) if name.startswith("@") and ":" in name else None
 
 
 def parse_place(reference: Located) -> Place:

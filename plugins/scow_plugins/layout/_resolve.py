@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from scow.api import Digest, Located, Platform, Resolved, Source
+from scow.api import Descriptor, Digest, Located, NotFound, Platform, Resolved, Source
 
 from . import _docker, _layout
 from ._files import Files, Span, open_files
@@ -24,7 +24,14 @@ def _chosen(place: Place, platform: Platform) -> _layout.Chosen:
     if place.transport == "docker-archive":
         item = _docker.select(_docker.items_of(files, place), place)
         return _docker.image_of(files, item, place, platform).chosen
-    entry = _layout.select(_layout.entries_of(files, place), place, platform)
+    entries = _layout.entries_of(files, place)
+    if (digest := place.digest) is None:
+        entry = _layout.select(entries, place, platform)
+    elif files.find(_layout.blob_name(digest)) is None:
+        raise NotFound(f"{place} holds no such image")
+    else:
+        # Also one that no name leads to, as the image for one platform in an index.
+        entry = Descriptor("", digest, 0)
     return _layout.descend(files, entry, place, platform)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from scow.api import Invalid, Platform, ScowError, Unsupported
+from scow.api import Invalid, Platform, Unsupported
 from scow_plugins.builder._instructions import Instruction
 from scow_plugins.builder._plan import Options, Plan, make_plan
 from scow_plugins.builder._stages import understand
@@ -189,7 +189,13 @@ async def test_a_target_that_is_none() -> None:
         await plan("FROM a\n", target="x")
 
 
-async def test_a_directory_is_no_base() -> None:
-    with pytest.raises(ScowError, match="is a directory"):
-        await plan("FROM more\n", contexts={"more": "/dir"})
+async def test_named_contexts_are_bases() -> None:
+    assert (await last("FROM more\n", contexts={"more": "/dir"})).context == "more"
+    layout = {"more": "oci-layout:///dir:tag"}
+    assert (await last("FROM docker.io/library/more:latest\n", contexts=layout)).image == "oci:/dir:tag"
+    both = {"more": "oci-layout:///dir:tag@sha256:abc"}
+    assert (await last("FROM more\n", contexts=both)).image == "oci:/dir:@sha256:abc"
+    # One of a stage's name stands for the stage; nothing that it says is looked at.
+    replaced = await last("FROM nowhere AS Some\nCOPY --from=none a b\n", contexts={"some": "/dir"})
+    assert (replaced.context, replaced.steps, replaced.image) == ("some", (), "")
     assert (await last("FROM more\n", contexts={"more": "docker-image://other:2"})).image == "other:2"

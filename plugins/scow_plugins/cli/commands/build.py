@@ -38,7 +38,11 @@ COMMAND = Command(
         Flag("tag", "Name of the image, name:tag", "list", short="t"),
         Flag("target", "The stage to build", "string"),
         Flag("build-arg", "Set a variable of the build, NAME=value", "list"),
-        Flag("build-context", "Another context, name=directory, name=URL or name=docker-image://image", "list"),
+        Flag(
+            "build-context",
+            "Another context, name=directory, name=URL, name=docker-image://image or name=oci-layout://directory",
+            "list",
+        ),
         Flag("label", "Set metadata of the image", "list"),
         Flag("secret", "A secret for the build, id=name[,src=file|,env=variable]", "list"),
         Flag("ssh", "An SSH agent for the build, default or id=SOCKET", "list"),
@@ -307,15 +311,40 @@ def _pairs(cli: Cli, args: Args, flag: str, *, environment: bool) -> dict[str, s
     return found
 
 
+def _layout(text: str, place: str) -> str:
+    """oci-layout://DIRECTORY[:TAG][@DIGEST], the directory as an absolute path."""
+    from scow.api import Digest, NotFound
+
+    path, at, digest = place.removeprefix("oci-layout://").partition("@")
+    path, colon, tag = path.partition(":")
+    if not path or (colon and not tag):
+        raise UsageError(
+            f'invalid argument "{text}" for "--build-context" flag: write oci-layout://DIRECTORY[:TAG][@DIGEST]'
+        )
+    if not Path(path).is_dir():
+        raise NotFound(f"the OCI layout {path} is no directory")
+    if at:
+        Digest.parse(digest)
+    return f"oci-layout://{os.path.abspath(path)}{colon}{tag}{at}{digest}"
+
+
 def _contexts(args: Args) -> dict[str, str]:
-    from scow.api import NotFound
+    from scow.api import Invalid, NotFound, parse_named
 
     found = {}
     for text in args.all("build-context"):
         name, equals, place = text.partition("=")
         if not name or not equals or not place:
             raise UsageError(f'invalid argument "{text}" for "--build-context" flag: write name=directory')
-        if "://" not in place and not _SCP.match(place) and not Path(place).is_dir():
+        try:
+            name = parse_named(name).familiar.removesuffix(":latest")
+        except Invalid as error:
+            raise UsageError(f"invalid context name {name}: {error.message}") from None
+        if place.startswith("oci-layout://"):
+            place = _layout(text, place)
+        elif place.startswith("docker-image://"):
+            parse_named(place.removeprefix("docker-image://"))
+        elif "://" not in place and not _SCP.match(place) and not Path(place).is_dir():
             raise NotFound(f"the context {name} is no directory: {place}")
         found[name] = place
     return found
