@@ -46,7 +46,11 @@ class Engine:
 
     def version(self) -> str:
         """What it says about itself."""
-        done = subprocess.run([self.command[0], "--version"], capture_output=True, text=True, check=False)
+        # With its own directories: a launcher elsewhere would be taken for one of its processes, and outlive this.
+        environment = {**os.environ, **self.environment}
+        done = subprocess.run(
+            [self.command[0], "--version"], env=environment, capture_output=True, text=True, check=False
+        )
         words = done.stdout.split()
         return next((word.strip(",") for word in words if word[0].isdigit()), words[-1] if words else "?")
 

@@ -33,7 +33,9 @@ class Ingest:
         self._partial = partial
         self._target = target
         self._check = Verified(descriptor)
-        self._buffer = bytearray()
+        #: What was written and isn't on its way to the disk yet, and its size.
+        self._gathered: list[bytes] = []
+        self._size = 0
         self._arrived = 0
         self._published = False
         self._error: BaseException | None = None
@@ -42,7 +44,7 @@ class Ingest:
     @property
     def offset(self) -> int:
         """Bytes that are there already; the next write goes here."""
-        return self._arrived + len(self._buffer)
+        return self._arrived + self._size
 
     async def resume(self) -> None:
         """Hash what an earlier try has left, and go on behind it."""
@@ -61,15 +63,16 @@ class Ingest:
 
     async def write(self, data: bytes) -> None:
         """Append. Raises Corrupt when there are more bytes than announced, Exhausted on a full disk."""
-        self._buffer += data
-        if len(self._buffer) >= _PIECE:
+        self._gathered.append(data)
+        self._size += len(data)
+        if self._size >= _PIECE:
             await self._flush()
         else:
             await trio.lowlevel.checkpoint()
 
     async def restart(self) -> None:
         """Forget what is there. A reader that was further on waits: the bytes to come have the same digest."""
-        self._buffer.clear()
+        self._gathered, self._size = [], 0
         self._forget()
         await trio.lowlevel.checkpoint()
 
@@ -80,13 +83,14 @@ class Ingest:
         os.ftruncate(self._fd, 0)
 
     async def _flush(self) -> None:
-        piece, self._buffer = bytes(self._buffer), bytearray()
-        if piece:
-            await trio.to_thread.run_sync(self._append, piece)
+        pieces, self._gathered, self._size = self._gathered, [], 0
+        if pieces:
+            await trio.to_thread.run_sync(self._append, pieces)
 
-    def _append(self, piece: bytes) -> None:
+    def _append(self, pieces: list[bytes]) -> None:
         from scow.content.store import disk_errors
 
+        piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._check.feed(piece)
         with disk_errors(self._target.parent.parent.parent):
             view, at = memoryview(piece), self._arrived

@@ -12,7 +12,7 @@ from typing import BinaryIO, Final, cast
 from scow.errors import Corrupt
 
 #: What is asked of a blob at a time, and the most that is given on at a time.
-_READ: Final = 256 * 1024
+_READ: Final = 1024 * 1024
 _CHUNK: Final = 1024 * 1024
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -70,6 +71,23 @@ class LowerTree:
         fd = self.directory(b"")
         try:
             return [os.fsencode(name) for name in os.listdir(fd)]
+        finally:
+            os.close(fd)
+
+    def look(self, path: bytes) -> tuple[os.stat_result, Attributes | None] | None:
+        """The inode at `path` itself, with its metadata if it is a directory; None when there is none.
+
+        Raises OSError where a directory's attributes can't be read.
+        """
+        try:
+            fd = open_beneath(self.fd, path, _LOOK, resolve=_STRICT)
+        except OSError:
+            return None
+        try:
+            status = os.fstat(fd)
+            # Attributes can't be read of a descriptor that is only a place: the dot is the directory itself.
+            there = read_attributes(status, f"/proc/self/fd/{fd}/.") if stat.S_ISDIR(status.st_mode) else None
+            return status, there
         finally:
             os.close(fd)
 

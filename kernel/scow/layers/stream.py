@@ -1,7 +1,8 @@
-"""A layer's uncompressed bytes, inflated and hashed ahead of their reader by one thread.
+"""A layer's uncompressed bytes, inflated and hashed ahead of their reader by a thread each.
 
-Inflating, hashing and writing files take about the same time each, and the first two release the interpreter lock: on
-two cores the reader of this stream waits for little but the disk.
+Inflating, hashing and writing files take about the same time, and the first two release the interpreter lock. Where
+files are large the reader waits for bytes and the hash would add to that wait; where they are small the threads wait
+for the reader.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from scow.errors import Corrupt
 from scow.layers.codecs import plain
 from scow.model.digest import Digest
 
-#: Chunks (of at most 1 MiB) that may wait for the reader.
-_AHEAD: Final = 8
+#: Chunks (of at most 1 MiB) that may wait for the reader, and for the hash. More wouldn't help: what takes longest
+#: does so for many chunks in a row.
+_AHEAD: Final = 4
 #: How often a waiting reader looks whether it was cancelled, in seconds.
 _GLANCE: Final = 0.1
 #: How long closing waits for the thread, which may hang in a read that nobody answers.
@@ -37,14 +39,17 @@ class LayerStream:
         self._algorithm = algorithm
         self._check = check
         self._chunks: deque[bytes] = deque()
+        self._unhashed: deque[bytes] = deque()
         self._changed = threading.Condition()
         self._ended = False
         self._stopped = False
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._produce, name="inflate", daemon=True)
+        self._inflater = threading.Thread(target=self._produce, name="inflate", daemon=True)
+        self._hasher = threading.Thread(target=self._digest, name="hash", daemon=True)
 
     def __enter__(self) -> LayerStream:
-        self._thread.start()
+        self._inflater.start()
+        self._hasher.start()
         return self
 
     def __exit__(
@@ -53,7 +58,8 @@ class LayerStream:
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
-        self._thread.join(_FAREWELL)
+        self._inflater.join(_FAREWELL)
+        self._hasher.join(_FAREWELL)
 
     def chunk(self) -> bytes:
         """The next bytes, b"" at the end. Raises the blob's own error, or Corrupt."""
@@ -72,6 +78,7 @@ class LayerStream:
 
     def verify(self, expected: Digest) -> None:
         """Compare the digest of all bytes; only after `chunk` gave b"". Raises Corrupt."""
+        self._hasher.join()
         actual = Digest(self._algorithm, self._hash.hexdigest())
         if actual != expected:
             raise Corrupt(
@@ -82,7 +89,6 @@ class LayerStream:
     def _produce(self) -> None:
         try:
             for chunk in plain(self._raw):
-                self._hash.update(chunk)
                 if not self._give(chunk):
                     break
         except BaseException as error:  # noqa: BLE001 - handed to the reader, whatever it is
@@ -95,8 +101,23 @@ class LayerStream:
 
     def _give(self, chunk: bytes) -> bool:
         with self._changed:
-            while len(self._chunks) >= _AHEAD and not self._stopped:
+            while max(len(self._chunks), len(self._unhashed)) >= _AHEAD and not self._stopped:
                 self._changed.wait()
             self._chunks.append(chunk)
+            self._unhashed.append(chunk)
             self._changed.notify_all()
             return not self._stopped
+
+    def _digest(self) -> None:
+        while (chunk := self._taken()) is not None:
+            self._hash.update(chunk)
+
+    def _taken(self) -> bytes | None:
+        """The next chunk to be hashed; None at the end."""
+        with self._changed:
+            while not self._unhashed and not self._ended and not self._stopped:
+                self._changed.wait()
+            if self._stopped or not self._unhashed:
+                return None
+            self._changed.notify_all()
+            return self._unhashed.popleft()

@@ -10,6 +10,7 @@ import pytest
 
 from scow.errors import Corrupt, Exhausted
 from scow.layers.limits import Limits
+from scow.layers.lower import LowerTree
 from scow.testing.layers import WHEN, archive, directory, fifo, file, hardlink, opaque, symlink, whiteout
 
 from .conftest import Make
@@ -222,3 +223,22 @@ def test_a_path_over_links_ends(make: Make) -> None:
     links += [symlink(f"l{number}", f"l{number - 1}/../" * 3 + f"l{number - 1}") for number in range(1, 10)]
     with pytest.raises(Corrupt, match="goes over more than"):
         make(archive(*links, file("l9/x")))
+
+
+def test_what_only_this_layer_has_is_not_looked_for_below(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lower = tmp_path / "lower"
+    (lower / "old").mkdir(parents=True)
+    (lower / "old").chmod(0o750)
+    looked = []
+
+    def look(tree: LowerTree, path: bytes) -> object:
+        looked.append(path)
+        return real(tree, path)
+
+    real = LowerTree.look
+    monkeypatch.setattr(LowerTree, "look", look)
+    reader = Reader(make(archive(file("new/a/b/c"), file("old/a/b/c"), file("new/d/e")), lower=lower))
+    assert looked == [b"new", b"old", b"old/a"]
+    assert [reader.paths()[name].mode for name in (b"new", b"old")] == [0o40755, 0o40750]

@@ -73,10 +73,9 @@ def _needed(tree: LayerTree, directory: Directory) -> Iterator[bytes]:
 
 
 class _Plan(NamedTuple):
-    """Where a directory goes. `inline`: its last block's entries stand behind the inode."""
+    """A directory's shape. `inline`: its last block's entries stand behind the inode."""
 
     directory: Directory
-    offset: int
     counts: list[int]
     used: int
     inline: bool
@@ -119,13 +118,13 @@ class _Directories:
         if at % BLOCK + need > BLOCK:
             at = (at + BLOCK - 1) & -BLOCK
         directory.nid = at // SLOT
-        return plan._replace(offset=at), (at + need + SLOT - 1) & -SLOT
+        return plan, (at + need + SLOT - 1) & -SLOT
 
     def _sized(self, directory: Directory, room: int) -> _Plan:
         assert directory.attributes is not None
         xattrs = encoded(stat.S_IFDIR, directory.attributes.xattrs, OPAQUE if directory.opaque else ())
         counts, used = entries.split(_names(directory))
-        return _Plan(directory, 0, counts, used, INODE + len(xattrs) + used <= room, xattrs)
+        return _Plan(directory, counts, used, INODE + len(xattrs) + used <= room, xattrs)
 
     def _write(self, plans: list[_Plan], base: int, place: int) -> bytes:
         """Write all but the root's inode, which is given back; blocks go to `place` on."""
@@ -142,7 +141,7 @@ class _Directories:
             for part in parts:
                 blocks.add(blocks.at, part + bytes(-len(part) % BLOCK))
             if number:
-                inodes.add(base + plan.offset, inode)
+                inodes.add(plan.directory.nid * SLOT, inode)
             else:
                 head = inode
         inodes.flush()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import stat
 import struct
+from functools import cache
 from typing import Final
 
 BLOCK_BITS: Final = 12
@@ -70,12 +71,22 @@ def sealed(block: bytes) -> bytes:
 
 def crc32c(data: bytes) -> int:
     """Castagnoli's CRC from all ones, not inverted at the end, as in the kernel. For a block or so: it is slow."""
+    table = _crc_table()
     crc = 0xFFFFFFFF
     for byte in data:
-        crc ^= byte
+        crc = crc >> 8 ^ table[(crc ^ byte) & 0xFF]
+    return crc
+
+
+@cache
+def _crc_table() -> tuple[int, ...]:
+    """What each value of the lowest byte does to the rest."""
+    table = []
+    for crc in range(256):
         for _ in range(8):
             crc = crc >> 1 ^ (_POLYNOMIAL if crc & 1 else 0)
-    return crc
+        table.append(crc)
+    return tuple(table)
 
 
 def inode(

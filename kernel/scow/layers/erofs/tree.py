@@ -31,9 +31,12 @@ _PATH_MAX: Final = 4095
 
 
 class Directory:
-    """A directory under construction. `hidden` and `opaque` say what this layer hides of those below."""
+    """A directory under construction. `hidden` and `opaque` say what this layer hides of those below.
 
-    __slots__ = ("attributes", "children", "hidden", "length", "name", "nid", "opaque", "parent")
+    `alone` is set where it is known that the layers below have nothing for it: most of what an application adds.
+    """
+
+    __slots__ = ("alone", "attributes", "children", "hidden", "length", "name", "nid", "opaque", "parent")
 
     def __init__(self, parent: Directory | None, name: bytes, attributes: Attributes | None) -> None:
         self.parent = parent
@@ -42,6 +45,7 @@ class Directory:
         self.children: dict[bytes, Directory | Leaf] = {}
         self.hidden: set[bytes] | None = None
         self.opaque = False
+        self.alone: bool = parent is not None and parent.alone
         #: Bytes of its path.
         self.length: int = 0 if parent is None else parent.length + len(name) + 1
         self.nid = 0
@@ -111,11 +115,15 @@ class LayerTree:
 
     def stat_below(self, directory: Directory, name: bytes) -> tuple[bytes, os.stat_result] | None:
         """The path, and what the layers below have there, unless this layer hides it."""
-        if self.lower is None or (directory.hidden and name in directory.hidden) or directory.covered():
+        path = self._path_below(directory, name)
+        status = self.lower.stat(path) if self.lower is not None and path is not None else None
+        return None if path is None or status is None else (path, status)
+
+    def _path_below(self, directory: Directory, name: bytes) -> bytes | None:
+        """Where the layers below would have it; None where they have nothing, or this layer hides it."""
+        if self.lower is None or directory.alone or (directory.hidden and name in directory.hidden):
             return None
-        path = joined(directory.path(), name)
-        status = self.lower.stat(path)
-        return None if status is None else (path, status)
+        return None if directory.covered() else joined(directory.path(), name)
 
     def directories(self) -> Iterator[Directory]:
         """All directories, parents first, in an order that depends on names only."""
@@ -166,16 +174,18 @@ class LayerTree:
 
     def _imply(self, here: Directory, name: bytes) -> Directory | bytes:
         """A directory that the archive doesn't mention, but uses."""
-        found = self.stat_below(here, name)
-        if found is None:
-            return self.make(here, name, UNSAID)
-        path, below = found
-        assert self.lower is not None
+        path = self._path_below(here, name)
+        found = self.lower.look(path) if self.lower is not None and path is not None else None
+        if found is None or path is None or self.lower is None:
+            made = self.make(here, name, UNSAID)
+            made.alone = True
+            return made
+        below, attributes = found
         if stat.S_ISLNK(below.st_mode):
             return self.lower.readlink(path)
-        if not stat.S_ISDIR(below.st_mode):
+        if attributes is None:
             raise Corrupt(f"layer has something beneath {show(path)}, which is no directory in the layers below")
-        return self.make(here, name, self.lower.attributes(path))
+        return self.make(here, name, attributes)
 
 
 def check_name(name: bytes) -> None:
