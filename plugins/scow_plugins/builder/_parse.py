@@ -35,7 +35,7 @@ from scow_plugins.builder._instructions import (
     Volume,
     Workdir,
 )
-from scow_plugins.builder._reader import File, placed_words, raw_words, read, read_options
+from scow_plugins.builder._reader import File, placed_words, read, read_options
 from scow_plugins.builder._source import Heredoc, Option, Place, Source, Statement, located, wrong
 
 _STAGE: Final = re.compile(r"[a-z][a-z0-9_.-]*")
@@ -58,6 +58,7 @@ _OPTIONS: Final[dict[str, frozenset[str]]] = {
     "ADD": frozenset({"chown", "chmod", "link", "exclude", "checksum", "keep-git-dir", "unpack"}),
     "HEALTHCHECK": frozenset({"interval", "timeout", "start-period", "start-interval", "retries"}),
 }
+_SPACES: Final = re.compile(r"[\t\v\f\r ]+")
 _SEVERAL: Final = frozenset({"mount", "exclude", "device"})
 
 
@@ -163,6 +164,14 @@ def _words(statement: Statement, escape: str) -> list[tuple[int, str]]:
         raise wrong(statement.place(statement.rest_at + error.at), error.message) from None
 
 
+def _plain_words(statement: Statement) -> tuple[str, ...]:
+    """Words between spaces, whatever is quoted: as BuildKit splits those of FROM, COPY, ADD, EXPOSE and VOLUME.
+
+    (frontend/dockerfile/parser, parseStringsWhitespaceDelimited.) A quote that is open at a word's end is found later.
+    """
+    return tuple(_SPACES.split(statement.rest.strip()))
+
+
 def _json(statement: Statement, text: str) -> tuple[str, ...] | None:
     """The words of a JSON form; None for what is none."""
     if not text.lstrip().startswith("["):
@@ -189,8 +198,8 @@ def _command_line(statement: Statement, text: str) -> CommandLine:
     return CommandLine((text,), True) if words is None else CommandLine(words, False)
 
 
-def _from(statement: Statement, escape: str) -> From:
-    words = [word for _, word in _words(statement, escape)]
+def _from(statement: Statement, _: str) -> From:
+    words = _plain_words(statement)
     platform = _Options(statement).text("platform")
     if len(words) == 1:
         return From(statement, words[0], platform=platform)
@@ -286,12 +295,12 @@ def _comma_separated(text: str) -> list[str]:
     return [field.strip() for row in csv.reader([text]) for field in row]
 
 
-def _copy(statement: Statement, escape: str) -> Copy:
+def _copy(statement: Statement, _: str) -> Copy:
     options = _Options(statement)
     text = statement.rest
     words = _json(statement, text)
     if words is None:
-        words = tuple(word for _, word in _words(statement, escape))
+        words = _plain_words(statement)
     if len(words) < 2:
         raise wrong(
             statement.place_of_rest,
@@ -341,10 +350,10 @@ def _one(make: Callable[[Statement, str], Instruction]) -> Callable[[Statement, 
     return lambda statement, _: make(statement, statement.rest)
 
 
-def _volume(statement: Statement, escape: str) -> Volume:
+def _volume(statement: Statement, _: str) -> Volume:
     words = _json(statement, statement.rest)
     if words is None:
-        words = tuple(word for _, word in _words(statement, escape))
+        words = _plain_words(statement)
     if not words or any(not word.strip() for word in words):
         raise wrong(statement.place_of_rest, "VOLUME specified can not be an empty string")
     return Volume(statement, words)
@@ -450,7 +459,7 @@ _READERS: Final[dict[str, Callable[[Statement, str], Instruction]]] = {
     "COPY": _copy,
     "ENTRYPOINT": _one(lambda at, text: Entrypoint(at, _command_line(at, text))),
     "ENV": lambda at, escape: Env(at, *_pairs(at, escape)),
-    "EXPOSE": lambda at, escape: Expose(at, tuple(raw_words(at.rest, escape))),
+    "EXPOSE": lambda at, _: Expose(at, _plain_words(at)),
     "FROM": _from,
     "HEALTHCHECK": _health,
     "LABEL": lambda at, escape: Label(at, *_pairs(at, escape)),

@@ -129,7 +129,11 @@ class StageState:
         try:
             found = expander.word(text)
         except ExpandError as error:
-            raise wrong(said.at.find(text), f"failed to process {text!r}: {error.message}") from None
+            split = isinstance(said, Copy | Volume) and "quote" in error.message
+            hint = (
+                f'words end at spaces, also within quotes: {said.at.name} ["a name with spaces", …]' if split else None
+            )
+            raise wrong(said.at.find(text), f"failed to process {text!r}: {error.message}", hint=hint) from None
         self.missing += [(name, said.at.find(text)) for name in expander.missing]
         return found
 

@@ -11,7 +11,7 @@ from scow.api import Invalid, Platform, Unsupported
 from scow_plugins.builder._instructions import Instruction
 from scow_plugins.builder._plan import Options, Plan, make_plan
 from scow_plugins.builder._stages import understand
-from scow_plugins.builder._steps import CopyOp, PlannedStage, RunOp
+from scow_plugins.builder._steps import CopyOp, Origin, PlannedStage, RunOp
 
 AMD = Platform("linux", "amd64")
 BASE: dict[str, Any] = {
@@ -154,6 +154,9 @@ async def test_ports() -> None:
         ("FROM a AS b\nCOPY --from=b / /\n", "circular dependency"),
         ("FROM a\nCOPY --from=7 / /\n", "invalid stage index 7"),
         ("ARG X\nFROM $X\n", "should not be blank"),
+        ('FROM a\nCOPY "my file" /x\n', "failed to process '\"my': a double quote is not closed"),
+        ("FROM a\nCOPY a 'b c'\n", "a single quote is not closed"),
+        ('FROM a\nVOLUME "a b"\n', "a double quote is not closed"),
         ("FROM a\nEXPOSE 99999\n", "invalid range"),
         ("FROM a\nEXPOSE x\n", "invalid containerPort: x"),
         ("FROM a\nUSER $none\n", "USER $none is empty"),
@@ -182,6 +185,15 @@ async def test_mistakes(text: str, says: str) -> None:
 async def test_what_is_not_there_yet_is_named(text: str) -> None:
     with pytest.raises(Unsupported, match=r"Dockerfile:2: .* not supported"):
         await plan(text)
+
+
+async def test_words_end_at_spaces_whatever_is_quoted() -> None:
+    (step,) = (await last('FROM a\nCOPY "pl"ain my\\ file ${X:-y} \'z\' "/a/"\n')).steps
+    assert isinstance(step.op, CopyOp)
+    assert (step.op.sources, step.op.target) == (("plain", "my", "file", "y", "z"), "/a/")
+    assert (await last('FROM a\nENV F="my file"\nCOPY $F /x\n')).steps[1].op == CopyOp(
+        Origin("context"), ("my file",), "/x"
+    )
 
 
 async def test_a_target_that_is_none() -> None:
