@@ -14,13 +14,24 @@ from scow.engine import opening
 from scow.engine.core import Core
 from scow.engine.opening import lay_ready, open_core
 from scow.paths import Paths
+from scow.state.database import Database
 
 
 @pytest.fixture(autouse=True)
 def _root(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("os.geteuid", lambda: 0)
+    opened: list[Database] = []
+    connect = Database._open
+
+    def noted(self: Database) -> None:
+        connect(self)
+        opened.append(self)
+
+    monkeypatch.setattr(Database, "_open", noted)
     yield
     opening._ready = None
+    for database in opened:
+        database.close()
 
 
 @pytest.fixture
