@@ -21,7 +21,7 @@ from scow.layers.copying import copy_tree
 from scow.layers.limits import Limits
 from scow.layers.lower import LowerTree
 from scow.layers.names import beneath
-from scow.layers.removal import remove_tree
+from scow.layers.removal import delete, remove_tree
 from scow.layers.tree import Tree
 from scow.model.digest import Digest
 from scow.testing.layers import BytesBlob, Member, archive, contents, directory, file, opaque, symlink, whiteout
@@ -244,6 +244,8 @@ def test_directories_that_nobody_mentions_are_limited(tmp_path: Path) -> None:
     extract(data, tmp_path / "one", None, Limits(paths=3 * one + 100))
     with pytest.raises(Exhausted, match="directories whose paths take more than"):
         extract(data, tmp_path / "two", None, Limits(paths=3 * one - 100))
+    for tree in ("one", "two"):
+        delete(tmp_path / tree)  # pytest's own way isn't deep enough, and would fail runs that come later
 
 
 def test_a_path_over_links_ends(tmp_path: Path) -> None:
