@@ -90,6 +90,7 @@ from scow.model.process import (
     Ulimit,
 )
 from scow.model.reference import Located, Named, Reference, parse_named, parse_reference
+from scow.model.signals import signal_number
 from scow.model.storage import (
     Blob,
     Change,
@@ -201,4 +202,5 @@ __all__ = [
     "parse_named",
     "parse_ports",
     "parse_reference",
+    "signal_number",
 ]

@@ -20,17 +20,19 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import msgspec
 import trio
 
 from scow.aio import cleanup
+from scow.content.store import disk_errors
 from scow.content.stored import StoredBlob
 from scow.engine import images, publish
 from scow.engine.core import Core
-from scow.engine.garbage import bringing_in
+from scow.engine.garbage import bringing_in, in_thread, sweep
 from scow.engine.layering import Layer, write_layer
 from scow.engine.names import new_id
 from scow.engine.rootfs import MADE, NoJournal, told
@@ -79,6 +81,8 @@ __all__ = [
     "open_workbench",
 ]
 
+#: In a build's directory: what it is about to make, a line for each.
+_MADE: Final = "made"
 #: Layers, lowest first.
 Stack = tuple[Layer, ...]
 Report = Callable[[Progress], None]
@@ -169,12 +173,33 @@ class Workbench:
         self._work = work
         self.storage = storage
         self._runtime = runtime
+        self._cache: BuildCache | None = None
         #: Where a builder keeps what it will want again; survives reboots.
         self.state_dir = core.paths.build
 
     def cache(self) -> BuildCache:
         """What was built before. To be closed."""
-        return BuildCache(self._core.paths.build_cache)
+        self._cache = BuildCache(self._core.paths.build_cache)
+        return self._cache
+
+    def _announce(self, kind: rows.Kind, digest: Digest) -> None:
+        """Write down what is about to be made: should we fail or be killed, it is garbage unless somebody needs it."""
+        with disk_errors(self._core.paths.root):
+            fd = os.open(self._work / _MADE, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(fd, f"{kind} {digest}\n".encode())
+            finally:
+                os.close(fd)
+
+    def note_garbage(self, *, failed: bool) -> None:
+        """Let the next sweep look at what was replaced in the cache and, after a failure, at all that was made."""
+        garbage = _made(self._work) if failed else []
+        for digest, layer in self._cache.replaced if self._cache is not None else ():
+            garbage += [("blob", Digest.parse(digest)), ("layer", Digest.parse(layer))]
+        if garbage:
+            # On a disk that is full to the last block it stays a leftover.
+            with suppress(ScowError):
+                rows.forget(self._core.database, (), (), garbage)
 
     def check_name(self, name: str) -> str:
         """The full form of a name that a built image may have. Raises Invalid."""
@@ -274,7 +299,7 @@ class Workbench:
 
         Raises what `write` raises, Exhausted, Corrupt.
         """
-        layer = await trio.to_thread.run_sync(write_layer, self._core, write, clamp)
+        layer = await trio.to_thread.run_sync(write_layer, self._core, write, clamp, partial(self._announce, "blob"))
         await self._unpack(stack, layer)
         return layer
 
@@ -341,6 +366,7 @@ class Workbench:
         full = [self.check_name(name) for name in names]
         image = compose(stack, config, annotations)
         for document in (image.config, image.manifest):
+            self._announce("blob", document.descriptor.digest)
             core.content.put(document)
         digest = image.manifest.descriptor.digest
         above = image.config.descriptor.digest
@@ -372,6 +398,7 @@ class Workbench:
 
     async def take(self, remote: Remote, layer: Layer) -> None:
         """One layer of an image that lies elsewhere, into the store; checked. Raises as `pull`."""
+        self._announce("blob", layer.descriptor.digest)
         await fetch_layer(self._core, remote.source, layer)
 
     async def lay_out(self, stack: Stack, target: Path) -> None:
@@ -447,6 +474,7 @@ class Workbench:
     async def _unpack(self, stack: Stack, layer: Layer) -> None:
         chain_id = chain((*stack, layer))
         if self._find(chain_id) is None:
+            self._announce("layer", chain_id)
             blob = StoredBlob(layer.descriptor, self._core.content.blob(layer.descriptor.digest))
             below = self._snapshots(stack)
             await self._core.stages.unpack(
@@ -469,25 +497,36 @@ async def open_workbench(
         raise Internal(f"{work} belongs to somebody else")
     bench = Workbench(core, work, driver, process)
     try:
-        await trio.to_thread.run_sync(_sweep, bench, base)
+        dead, garbage = await trio.to_thread.run_sync(_sweep, bench, base)
+        if dead:
+            rows.forget(core.database, (), (), garbage)
+            await in_thread(core, sweep, patience=0)
         async with bringing_in(core):
-            yield bench
+            failed = True
+            try:
+                yield bench
+                failed = False
+            finally:
+                bench.note_garbage(failed=failed)
     finally:
         shutil.rmtree(work, ignore_errors=True)
         os.close(lock)
 
 
-def _sweep(bench: Workbench, base: Path) -> None:
-    """Remove what builds that were killed have left."""
+def _sweep(bench: Workbench, base: Path) -> tuple[bool, list[tuple[rows.Kind, Digest]]]:
+    """Remove what builds that were killed have left; gives whether there were any, and what they had made."""
+    dead, garbage = False, []
     for work in base.iterdir():
-        if not (lock_file := work / "lock").exists() and not any(work.iterdir()):
+        if not (work / "lock").exists() and not any(work.iterdir()):
             continue  # it is just being made
         lock = take(work)
         if lock is None:
             continue
+        dead = True
         try:
+            garbage += _made(work)
             for place in work.iterdir():
-                if place != lock_file:
+                if place.is_dir():
                     bench._discard(place)
             shutil.rmtree(work, ignore_errors=True)
         finally:
@@ -495,6 +534,18 @@ def _sweep(bench: Workbench, base: Path) -> None:
     with suppress(OSError):
         for path in cachemounts.leftovers(base.parent / "caches"):
             delete(path)
+    return dead, garbage
+
+
+def _made(work: Path) -> list[tuple[rows.Kind, Digest]]:
+    """What a build was about to make. A line may be half written."""
+    found: list[tuple[rows.Kind, Digest]] = []
+    with suppress(OSError):
+        for line in (work / _MADE).read_text(errors="replace").splitlines():
+            kind, _, text = line.partition(" ")
+            with suppress(ScowError):
+                found.append(("blob" if kind == "blob" else "layer", Digest.parse(text)))
+    return found
 
 
 def chain(stack: Stack) -> Digest:

@@ -30,8 +30,13 @@ class Layer:
     diff_id: Digest
 
 
-def write_layer(core: Core, write: Callable[[TarWriter], None], clamp: int | None) -> Layer:
-    """Let `write` fill an archive; blocks. No file in it is newer than `clamp` (seconds). Raises Exhausted."""
+def write_layer(
+    core: Core, write: Callable[[TarWriter], None], clamp: int | None, announce: Callable[[Digest], None]
+) -> Layer:
+    """Let `write` fill an archive; blocks. No file in it is newer than `clamp` (seconds). Raises Exhausted.
+
+    `announce` is told the digest before there is a blob of that name.
+    """
     path = core.content.path / "ingest" / f"layer-{os.getpid()}-{secrets.token_hex(8)}"
     with disk_errors(core.content.path):
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
@@ -46,6 +51,7 @@ def write_layer(core: Core, write: Callable[[TarWriter], None], clamp: int | Non
         with disk_errors(core.content.path):
             target.parent.mkdir(parents=True, exist_ok=True)
             os.fdatasync(fd)
+            announce(digest)
             os.rename(path, target)
         return Layer(Descriptor(OCI_LAYER, digest, out.size), digest)
     finally:

@@ -73,6 +73,8 @@ class BuildCache:
     """One connection, for one thread. What goes wrong with the file is a miss."""
 
     def __init__(self, path: Path) -> None:
+        #: Digests and chain IDs that records named before this connection gave them others.
+        self.replaced: list[tuple[str, str]] = []
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._connection = self._open(path)
 
@@ -114,6 +116,7 @@ class BuildCache:
     def touch(self, key: str, place: Place) -> bool:
         """A record is used now, there; false when it is gone."""
         try:
+            self._remember_replaced(key, place.chain, None)
             return bool(
                 self._connection.execute(
                     "UPDATE layers SET used=?, uses=uses+1, chain=?, parent=? WHERE key=?",
@@ -126,6 +129,7 @@ class BuildCache:
     def add(self, key: str, record: Record, place: Place, parts: bytes = b"", files: bytes = b"") -> None:
         """Note a layer. `parts` and `files` are the builder's own, given back by `last`."""
         with suppress(sqlite3.DatabaseError):
+            self._remember_replaced(key, place.chain, record.digest)
             self._connection.execute(
                 "INSERT OR REPLACE INTO layers VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,1)",
                 (
@@ -144,6 +148,11 @@ class BuildCache:
                     time.time(),
                 ),
             )
+
+    def _remember_replaced(self, key: str, chain: str, digest: str | None) -> None:
+        row = self._connection.execute("SELECT digest, chain FROM layers WHERE key=?", (key,)).fetchone()
+        if row is not None and (row[1] != chain or digest not in (None, row[0])):
+            self.replaced.append((row[0], row[1]))
 
     def memo(self, key: str) -> str | None:
         """A value that depends on nothing but its key."""

@@ -6,6 +6,7 @@ rename and never synced, because what a crash of the machine may lose is what th
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import msgspec
+
+from scow.api import Exhausted
 
 
 class Span(msgspec.Struct, frozen=True, array_like=True):
@@ -87,12 +90,34 @@ class Store:
         return state
 
     def save(self, state: State) -> None:
-        """Replace the file. Raises OSError."""
+        """Replace the file. Raises Exhausted, OSError."""
+        data = msgspec.json.encode(state)
         temporary = self._file.with_suffix(".new")
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(msgspec.json.encode(state))
-        temporary.rename(self._file)
+        try:
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+            temporary.rename(self._file)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            self._overwrite(data)
+
+    def _overwrite(self, data: bytes) -> None:
+        """On a full disk: write into the room that the file has, so that whoever filled it can still leave."""
+        try:
+            fd = os.open(self._file, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                # One write, padded: never half of the new text with half of the old one.
+                os.pwrite(fd, data.ljust(os.fstat(fd).st_size), 0)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise Exhausted(
+                f"no room for the network's addresses: {(error.strerror or '').lower()}",
+                hint=f"make room on the disk that holds {self._directory}",
+            ) from None
 
 
 def boot_id() -> str:

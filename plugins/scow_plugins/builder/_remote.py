@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from scow.api import Corrupt, Denied, NotFound, Unavailable
+from scow.api import Corrupt, Denied, Exhausted, NotFound, Unavailable
 
 _CHUNK = 1 << 20
 _TIMEOUT = 60
@@ -47,8 +47,17 @@ class _OnlyHttp(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
+def _keep(fd: int, piece: bytes, url: str) -> None:
+    view = memoryview(piece)
+    try:
+        while view:
+            view = view[os.write(fd, view) :]
+    except OSError as error:
+        raise Exhausted(f"no room for {url}: {(error.strerror or '').lower()}", hint="make room") from None
+
+
 def fetch(url: str, directory: Path, check: Callable[[], None]) -> Fetched:
-    """Fetch a URL; blocks. Raises NotFound, Denied, Unavailable, Corrupt (cut short)."""
+    """Fetch a URL; blocks. Raises NotFound, Denied, Unavailable, Exhausted, Corrupt (cut short)."""
     opener = urllib.request.build_opener(_OnlyHttp())
     fd = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
@@ -58,9 +67,7 @@ def fetch(url: str, directory: Path, check: Callable[[], None]) -> Fetched:
                 check()
                 digest.update(piece)
                 size += len(piece)
-                view = memoryview(piece)
-                while view:
-                    view = view[os.write(fd, view) :]
+                _keep(fd, piece, url)
             stated = answer.headers.get("Content-Length")
             if stated and stated.isdigit() and int(stated) != size:
                 raise Corrupt(f"{url}: {size} bytes came of {stated}")
@@ -73,7 +80,9 @@ def fetch(url: str, directory: Path, check: Callable[[], None]) -> Fetched:
         raise (NotFound if error.code in (404, 410) else Unavailable)(f"{url}: {error.code} {error.reason}") from None
     except (urllib.error.URLError, OSError, ValueError) as error:
         os.close(fd)
-        raise Unavailable(f"{url} can't be fetched: {getattr(error, 'reason', error)}") from None
+        reason = getattr(error, "reason", error)
+        said = (reason.strerror or str(reason)).lower() if isinstance(reason, OSError) else str(reason)
+        raise Unavailable(f"{url} can't be fetched: {said}", hint="check the address and the network") from None
     except BaseException:
         os.close(fd)
         raise

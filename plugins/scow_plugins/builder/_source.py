@@ -25,7 +25,8 @@ class Place:
     width: int = 0
 
     def __str__(self) -> str:
-        return f"{self.source.name}:{self.line}"
+        # Line 0: the file as a whole.
+        return f"{self.source.name}:{self.line}" if self.line else self.source.name
 
     def shown(self) -> str:
         """The line with its number, and carets below what is meant."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from scow.api import Invalid
+from scow.api import Invalid, signal_number
 from scow_plugins.builder._expand import Expander, ExpandError
 from scow_plugins.builder._gitref import is_git, parse_git
 from scow_plugins.builder._instructions import (
@@ -45,7 +45,6 @@ from scow_plugins.builder._steps import CopyOp, File, MountOp, Op, Origin, Plann
 _SHELL: Final = ("/bin/sh", "-c")
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PORTS: Final = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/([A-Za-z]+))?")
-_SIGNAL: Final = re.compile(r"(?:SIG)?[A-Z][A-Z0-9]*(?:[+-][0-9]+)?|[0-9]+", re.IGNORECASE)
 _URL: Final = re.compile(r"https?://", re.IGNORECASE)
 _UNITS: Final = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -217,8 +216,10 @@ class StageState:
 
     def _stopsignal(self, said: StopSignal) -> tuple[str, Op | None]:
         signal = self._word(said, said.signal)
-        if not _SIGNAL.fullmatch(signal):
-            raise wrong(said.at.place_of_rest, f"{signal!r} is no signal")
+        try:
+            signal_number(signal)
+        except Invalid as error:
+            raise wrong(said.at.place_of_rest, error.message) from None
         self.config["StopSignal"] = signal
         return f"STOPSIGNAL {signal}", None
 

@@ -127,14 +127,26 @@ class Tree:
         try:
             fd = open_beneath(self._root, path, os.O_PATH, resolve=_IN_ROOT)
         except OSError:
-            raise NotFound(f"{path!r} is not in {self.name}") from None
+            raise self._missing(path) from None
         try:
             real = os.readlink(f"/proc/self/fd/{fd}")
             if not (real + "/").startswith(self._base + "/"):
-                raise NotFound(f"{path!r} is not in {self.name}")
+                raise self._missing(path)
             return Node(real[len(self._base) :].strip("/"), os.fstat(fd))
         finally:
             os.close(fd)
+
+    def _missing(self, path: str) -> NotFound:
+        """What isn't there, although one may see it: links end at the tree's root."""
+        hint = None
+        at = ""
+        for part in path.split("/"):
+            at = f"{at}/{part}".strip("/")
+            node = self.lstat(at) if at else None
+            if node is not None and node.link:
+                hint = f"{at} is a link to {node.link}, and links never lead out of {self.name}"
+                break
+        return NotFound(f"{path!r} is not in {self.name}", hint=hint)
 
     def lstat(self, path: str) -> Node | None:
         """What is at a real path itself; None when there is nothing."""

@@ -104,8 +104,12 @@ async def main(cli: Cli, args: Args) -> int:
     if args.on("push") and not args.all("tag") and not any("name=" in each for each in args.all("output")):
         raise UsageError("--push needs a name: -t name")
     check_attestations(args)
+    from functools import partial
+
+    from scow_plugins.cli._stopping import stoppable
+
     with _standard_output(cli, args) as stdout:
-        return await _main(cli, args, style, stdout)
+        return await stoppable(partial(_main, cli, args, style, stdout))
 
 
 async def _main(cli: Cli, args: Args, style: str, stdout: str) -> int:
