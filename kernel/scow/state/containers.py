@@ -42,12 +42,12 @@ def find(database: Database, reference: str) -> Container:
     """By full ID, by name, by an unambiguous beginning of the ID: in this order. Raises NotFound, Invalid."""
     with database.read() as connection:
         rows = connection.execute(
-            f"SELECT {_COLUMNS} FROM containers WHERE id=?1 OR name=?1 ORDER BY id=?1 DESC LIMIT 1",
-            (reference.removeprefix("/"),),
+            f"SELECT {_COLUMNS} FROM containers WHERE id=? OR name=? ORDER BY id=? DESC LIMIT 1",
+            (reference.removeprefix("/"),) * 3,
         ).fetchall()
         if not rows and reference and set(reference) <= set("0123456789abcdef"):
             rows = connection.execute(
-                f"SELECT {_COLUMNS} FROM containers WHERE id >= ?1 AND id < ?2 LIMIT 2", (reference, reference + "g")
+                f"SELECT {_COLUMNS} FROM containers WHERE id >= ? AND id < ? LIMIT 2", (reference, reference + "g")
             ).fetchall()
     if len(rows) > 1:
         raise Invalid(f"container ID {reference!r} is ambiguous: several begin so")

@@ -151,8 +151,8 @@ def image_by_name(database: Database, name: str) -> ImageRow | None:
     with database.read() as connection:
         row = connection.execute(
             f"SELECT {_COLUMNS} FROM images WHERE manifest IN "
-            "(SELECT manifest FROM names WHERE name=?1 UNION SELECT manifest FROM digests WHERE name=?1)",
-            (name,),
+            "(SELECT manifest FROM names WHERE name=? UNION SELECT manifest FROM digests WHERE name=?)",
+            (name, name),
         ).fetchone()
     return _row(row) if row else None
 
@@ -161,8 +161,8 @@ def image_by_id(database: Database, prefix: str) -> ImageRow | None:
     """The image whose ID begins with hex digits. Raises Invalid when several do."""
     with database.read() as connection:
         rows = connection.execute(
-            f"SELECT {_COLUMNS} FROM images WHERE config LIKE ?1 OR manifest LIKE ?1 ORDER BY pulled DESC",
-            (f"%:{prefix}%",),
+            f"SELECT {_COLUMNS} FROM images WHERE config LIKE ? OR manifest LIKE ? ORDER BY pulled DESC",
+            (f"%:{prefix}%",) * 2,
         ).fetchall()
     if len({row[1] for row in rows}) > 1:
         raise Invalid(f"image ID {prefix!r} is ambiguous: {len(rows)} images begin so")
