@@ -9,10 +9,12 @@ image (they become files), or something in a directory with a set-group-ID bit (
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import stat
 import struct
+import tarfile
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -81,9 +83,13 @@ async def _seen(storage: Storage, layers: list[bytes], steps: list[Step]) -> tup
         # Times of what was changed are those of the moment; make them all one.
         with storage.plugin.changes(snapshots, _scratch(storage)) as written:
             changed = {change.path for change in told(written.changes, (), ())}
+            touched = {change.path for change in written.changes if change.time_only} - changed
         for path in sorted(changed, reverse=True):
             _stamp(root / os.fsdecode(path))
-        # The root's own time isn't in a layer.
+        # That of a directory in which nothing has changed in the end, and the root's, isn't in a layer.
+        for path in touched - {b""}:
+            node, _ = image[os.fsdecode(path)]  # type: ignore[misc]
+            os.utime(root / os.fsdecode(path), ns=(node.mtime, node.mtime))
         os.utime(root, ns=(began, began))
         after = trees.everything(root)
         beside = _layer(storage, snapshots)
@@ -232,6 +238,7 @@ _STEP: st.SearchStrategy[Step] = st.one_of(
     st.builds(lambda path: lambda root: shutil.rmtree(root / path), trees.PATH),
     st.builds(lambda path, to: lambda root: (root / path).symlink_to(to), trees.PATH, trees.PATH),
     st.builds(lambda path, uid: lambda root: os.lchown(root / path, uid, 4), trees.PATH, st.integers(0, 3)),
+    st.builds(lambda path, to: lambda root: os.link(root / path, root / to, follow_symlinks=False), *[trees.PATH] * 2),
     st.builds(lambda path: lambda root: os.setxattr(root / path, "user.s", b"s"), trees.PATH),
 )
 
@@ -250,6 +257,25 @@ def test_whatever_a_container_does(tmp_path: Path, layers: list[list[trees.Membe
         trio.run(_all_the_same, base, [archive(*members) for members in layers], steps)
     finally:
         shutil.rmtree(base)
+
+
+async def test_a_new_name_of_an_image_s_file(tmp_path: Path) -> None:
+    """The old one is in the layer, too, though nothing of it changed: else they would be two files in the image."""
+    layers = [archive(directory("d"), file("d/one", b"1", 0o640), fifo("pipe"), file("other", b"2"))]
+    steps: list[Step] = [
+        lambda root: os.link(root / "d/one", root / "two"),
+        lambda root: os.link(root / "other", root / "d/again"),
+        lambda root: (root / "other").unlink(),
+    ]
+    layer = await _all_the_same(tmp_path, layers, steps)
+    with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
+        kinds = {info.name: info.type for info in tar if not info.isdir()}
+    assert kinds == {
+        "d/again": tarfile.REGTYPE,
+        "d/one": tarfile.REGTYPE,
+        "two": tarfile.LNKTYPE,
+        ".wh.other": tarfile.REGTYPE,
+    }
 
 
 async def test_a_layer_holds_no_whiteout_that_is_a_file(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """What a container has changed: its writable tree against the layers below, the same for every storage driver.
 
 A name that is gone is said by itself, never by an opaque directory; what was written again as it was is no change. So
-an overlay's upper directory and a plain copy of the image give one list, and one layer.
+an overlay's upper directory and a plain copy of the image give one list, and one layer. But a file that got a new name
+is there under its old one, too: a layer can't have a hard link to what it doesn't hold.
 """
 
 from __future__ import annotations
@@ -78,6 +79,9 @@ class _Walk:
         self._found: list[Change] = []
         #: Paths of directories, and whether the layers below have a directory there, too.
         self._ahead: list[tuple[bytes, bool]] = []
+        #: Inodes with several names: those that are as they were, and which inodes have others.
+        self._same: dict[tuple[int, int], list[bytes]] = {}
+        self._linked: set[tuple[int, int]] = set()
 
     def run(self) -> list[Change]:
         if self._lower is not None:
@@ -91,6 +95,8 @@ class _Walk:
                     self._directory(path, fd, below)
                 finally:
                     os.close(fd)
+        for inode in self._linked & self._same.keys():
+            self._found += [Change(path, ChangeKind.MODIFIED) for path in self._same[inode]]
         return sorted(self._found, key=lambda change: change.path.split(b"/"))
 
     def _directory(self, path: bytes, fd: int, below: bool) -> None:
@@ -117,6 +123,7 @@ class _Walk:
         if stat.S_ISSOCK(status.st_mode):
             return
         is_directory = stat.S_ISDIR(status.st_mode)
+        before = len(self._found)
         if old is None:
             self._found.append(Change(path, ChangeKind.ADDED))
         elif stat.S_IFMT(old.st_mode) != stat.S_IFMT(status.st_mode):
@@ -129,6 +136,16 @@ class _Walk:
                 os.close(fd)
         if is_directory:
             self._ahead.append((path, old is not None and stat.S_ISDIR(old.st_mode)))
+        elif status.st_nlink > 1:
+            self._several(path, status, changed=len(self._found) > before)
+
+    def _several(self, path: bytes, status: os.stat_result, *, changed: bool) -> None:
+        """Take note of an inode that has more names than this one."""
+        inode = status.st_dev, status.st_ino
+        if changed:
+            self._linked.add(inode)
+        else:
+            self._same.setdefault(inode, []).append(path)
 
     def _compare(self, path: bytes, new: int, directory: int, name: bytes = b".") -> None:
         """Note a change of what is of one kind in both trees."""

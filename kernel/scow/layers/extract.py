@@ -19,7 +19,7 @@ from scow.layers.copying import copy_node
 from scow.layers.limits import Limits
 from scow.layers.removal import remove_tree
 from scow.layers.tar import Entry
-from scow.layers.tree import Tree
+from scow.layers.tree import NoDirectory, Tree
 
 Data = Callable[[], Iterator[memoryview]]
 
@@ -96,15 +96,23 @@ class Extractor:
                 raise Corrupt(f"layer has something beneath the whiteout {names.show(part)}")
         if not name.startswith(names.WHITEOUT):
             return False
-        tree = self.tree
-        if name == names.OPAQUE:
-            tree.trim()
-            tree.opaque.add(tree.directory(directory)[0])
-        elif not name.startswith(names.AUFS):
-            hidden = names.hidden_name(name)
-            tree.trim()
-            tree.hide(tree.directory(directory)[0], hidden)
+        if name == names.OPAQUE or not name.startswith(names.AUFS):
+            hidden = b"" if name == names.OPAQUE else names.hidden_name(name)
+            try:
+                self._hide(directory, hidden)
+            except NoDirectory:
+                pass  # `umoci repack` says of a directory that became a file that its files are gone, too
         return True
+
+    def _hide(self, directory: bytes, name: bytes) -> None:
+        """Hide a name, or with an empty one all that lies below in the directory."""
+        tree = self.tree
+        tree.trim()
+        real = tree.directory(directory)[0]
+        if name:
+            tree.hide(real, name)
+        else:
+            tree.opaque.add(real)
 
     def _directory(self, entry: Entry, path: bytes, fd: int, name: bytes, data: Data) -> None:
         try:
@@ -230,6 +238,8 @@ _HANDLERS: Final[dict[bytes, Handler]] = {
 
 def translated(error: OSError, name: bytes) -> ScowError:
     """What the kernel refused, in words of what the caller should do."""
+    if isinstance(error, NoDirectory):
+        return Corrupt(f"layer has something beneath {error}")
     if error.errno in _FULL:
         return Exhausted(
             f"no room to unpack {names.show(name)}: {error.strerror}",

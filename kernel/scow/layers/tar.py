@@ -116,6 +116,13 @@ class TarReader:
             if not self._refill():
                 raise Corrupt(f"tar archive is cut short, at byte {self.offset}")
 
+    def _pad(self, count: int) -> None:
+        """What fills a block up. Behind the last file it may be missing, as `umoci insert` leaves it out."""
+        while count and (self._at < len(self._buffer) or self._refill()):
+            step = min(count, len(self._buffer) - self._at)
+            self._at += step
+            count -= step
+
     def _take(self, size: int) -> bytes:
         """A metadata entry's content."""
         if size > META_MAX:
@@ -128,7 +135,8 @@ class TarReader:
 
     def _next(self) -> Entry | None:
         if self._left or self._padding:
-            self._skip(self._left + self._padding)
+            self._skip(self._left)
+            self._pad(self._padding)
             self._left = self._padding = 0
         own: pax.Records = {}
         while True:

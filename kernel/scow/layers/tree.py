@@ -27,6 +27,10 @@ STEPS_MAX: Final = 4096
 _FDS_MAX: Final = 64
 
 
+class NoDirectory(NotADirectoryError):
+    """Something lies where an archive has things beneath; the text says what."""
+
+
 class Tree:
     """A directory tree under construction in `root`, a descriptor that the caller keeps.
 
@@ -64,7 +68,7 @@ class Tree:
         """The directory that an archive calls `path`, made where it is missing, with its real path.
 
         A missing one that exists below takes over its metadata, as if it were copied up. The descriptor (O_PATH) is
-        valid until `trim`. Raises Corrupt when something in the way is no directory, OSError.
+        valid until `trim`. Raises NoDirectory, Corrupt, OSError.
         """
         fd = self._fds.get(path)
         if fd is not None:
@@ -179,7 +183,7 @@ class Tree:
         finally:
             os.close(fd)
         if not stat.S_ISDIR(mode):
-            raise Corrupt(f"layer has something beneath {show(step)}, which is no directory")
+            raise NoDirectory(f"{show(step)}, which is no directory")
         self._note(step)
         return None
 
@@ -193,6 +197,6 @@ class Tree:
         if stat.S_ISLNK(below.st_mode):
             return self.lower.readlink(step)
         if not stat.S_ISDIR(below.st_mode):
-            raise Corrupt(f"layer has something beneath {show(step)}, which is no directory in the layers below")
+            raise NoDirectory(f"{show(step)}, which is no directory in the layers below")
         self.make(step, fd, name, self.lower.attributes(step))
         return None

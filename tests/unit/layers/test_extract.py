@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 from hypothesis import given, settings
@@ -51,12 +51,18 @@ def model_apply(tree: Model, entries: list[tuple[str, str]], data: bytes) -> Mod
             if tree.setdefault(parent, "directory") != "directory":
                 raise Impossible
 
+    def beneath_file(path: str) -> bool:
+        """Whiteouts there say nothing: what they hide is hidden by the file."""
+        return any(tree.get(str(parent), "directory") != "directory" for parent in PurePosixPath(path).parents)
+
     def hide(paths: list[str]) -> None:
         kept = {path for path in paths if any(own == path or own.startswith(path + "/") for own in mine)}
         for path in set(paths) - kept:
             del tree[path]
 
     for kind, path in entries:
+        if kind in ("opaque", "whiteout") and beneath_file(path + "/x" if kind == "opaque" else path):
+            continue
         if kind == "opaque":
             parents(path + "/x")
             mine.add(path)

@@ -16,6 +16,7 @@ from scow.errors import Corrupt
 from scow.layers.headers import number, parse_header
 from scow.layers.pax import nanoseconds, parse_records
 from scow.layers.tar import Entry, TarReader
+from scow.testing.layers import archive, file
 
 _COMPONENT = st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1, max_size=60)
 _NAME = st.lists(_COMPONENT, min_size=1, max_size=6).map("/".join)
@@ -133,6 +134,16 @@ def test_the_end() -> None:
         read(header[:511])
 
 
+@pytest.mark.parametrize("chunk", [1, 100, 512, 1 << 20])
+def test_an_archive_that_ends_with_its_last_byte_of_data(chunk: int) -> None:
+    """As `umoci insert` writes them: neither padding nor end. What lies in a file must be there to its last byte."""
+    whole = archive(file("a", b"1"), file("b", b"2" * 700))[: 512 + 512 + 512 + 700]
+    for data in (whole, whole + bytes(100), whole + bytes(324)):
+        assert [(entry.name, len(stored)) for entry, stored in read(data, chunk)] == [(b"a", 1), (b"b", 700)]
+    with pytest.raises(Corrupt):
+        read(whole[:-1], chunk)
+
+
 @pytest.mark.skipif(shutil.which("tar") is None, reason="needs the program tar")
 @pytest.mark.parametrize(
     "options",
@@ -142,11 +153,11 @@ def test_the_end() -> None:
 def test_sparse_formats(tmp_path: Path, options: list[str]) -> None:
     size = 6_000_000
     pieces = {index * 200_000: b"piece %d" % index for index in range(29)}
-    with open(tmp_path / "sparse", "wb") as file:
-        file.truncate(size)
+    with open(tmp_path / "sparse", "wb") as big:
+        big.truncate(size)
         for offset, piece in pieces.items():
-            file.seek(offset)
-            file.write(piece)
+            big.seek(offset)
+            big.write(piece)
     command = ["tar", "--sparse", *options, "-cf", "-", "-C", str(tmp_path), "sparse"]
     ((entry, stored),) = read(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
     assert (entry.name, entry.kind, entry.size) == (b"sparse", b"0", size)

@@ -24,6 +24,7 @@ from scow.layers.extract import check_owner, check_target, translated
 from scow.layers.limits import Limits
 from scow.layers.lower import LowerTree
 from scow.layers.tar import Entry
+from scow.layers.tree import NoDirectory
 
 Data = Callable[[], Iterator[memoryview]]
 
@@ -80,14 +81,21 @@ class LayerWriter:
                 raise Corrupt(f"layer has something beneath the whiteout {names.show(part)}")
         if not name.startswith(names.WHITEOUT):
             return False
-        if name == names.OPAQUE:
-            self._tree.directory(directory).opaque = True
-        elif not name.startswith(names.AUFS):
-            hidden = names.hidden_name(name)
-            parent = self._tree.directory(directory)
-            parent.hidden = parent.hidden or set()
-            parent.hidden.add(hidden)
+        if name == names.OPAQUE or not name.startswith(names.AUFS):
+            hidden = b"" if name == names.OPAQUE else names.hidden_name(name)
+            try:
+                self._hide(self._tree.directory(directory), hidden)
+            except NoDirectory:
+                pass  # as in scow.layers.extract
         return True
+
+    def _hide(self, directory: Directory, name: bytes) -> None:
+        """Hide a name, or with an empty one all that lies below in the directory."""
+        if not name:
+            directory.opaque = True
+            return
+        directory.hidden = directory.hidden or set()
+        directory.hidden.add(name)
 
     def _directory(self, entry: Entry, parent: Directory, name: bytes, data: Data) -> None:
         there = parent.children.get(name)

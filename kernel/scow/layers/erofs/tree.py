@@ -17,7 +17,7 @@ from scow.layers.erofs.format import LNK
 from scow.layers.limits import Limits
 from scow.layers.lower import LowerTree
 from scow.layers.names import show
-from scow.layers.tree import STEPS_MAX
+from scow.layers.tree import STEPS_MAX, NoDirectory
 
 #: What isn't a directory is one number, which costs little: the node number, and the kind in the lowest bits.
 Leaf: TypeAlias = int
@@ -92,7 +92,7 @@ class LayerTree:
         self._paths = 0
 
     def directory(self, path: bytes) -> Directory:
-        """The directory that an archive calls `path`, made where it is missing. Raises Corrupt, OSError."""
+        """An archive's directory `path`, made where it is missing. Raises NoDirectory, Corrupt, OSError."""
         here = self.root
         if path:
             for name in path.split(b"/"):
@@ -170,7 +170,7 @@ class LayerTree:
             return child
         if child & KIND == LNK:
             return self._link(child)
-        raise Corrupt(f"layer has something beneath {show(joined(here.path(), name))}, which is no directory")
+        raise NoDirectory(f"{show(joined(here.path(), name))}, which is no directory")
 
     def _imply(self, here: Directory, name: bytes) -> Directory | bytes:
         """A directory that the archive doesn't mention, but uses."""
@@ -184,7 +184,7 @@ class LayerTree:
         if stat.S_ISLNK(below.st_mode):
             return self.lower.readlink(path)
         if attributes is None:
-            raise Corrupt(f"layer has something beneath {show(path)}, which is no directory in the layers below")
+            raise NoDirectory(f"{show(path)}, which is no directory in the layers below")
         return self.make(here, name, attributes)
 
 
