@@ -18,7 +18,8 @@ from scow.api import Denied, Invalid, Named, Unavailable, parse_named
 
 from ._credentials import HUB_KEY, Credentials, HelperFailed, config_path, host_of, names_of, read_config, run_helper
 from ._endpoints import DOCKER_HUB, Endpoint, Rules
-from ._failures import Failure, Verdict, most_telling
+from ._failures import Failure, Verdict, from_no_answer, most_telling
+from ._http import NoAnswer
 from ._session import Session
 
 _NO_MATTER = 64 * 1024
@@ -51,6 +52,8 @@ async def check_login(session: Session, rules: Rules, server: str, login: Creden
                 return
         except Failure as failure:
             failures[endpoint] = failure
+        except NoAnswer as error:
+            failures[endpoint] = from_no_answer(error)
     worst = most_telling(failures)
     if worst.verdict is Verdict.DENIED:
         raise Denied(f"login to {server} failed: {worst.words}", hint="check name and password")

@@ -227,6 +227,8 @@ async def choose_endpoint(session: Session, rules: Rules, name: Named) -> Endpoi
                 return endpoint
         except Failure as failure:
             failures[endpoint] = failure
+        except NoAnswer as error:
+            failures[endpoint] = from_no_answer(error)
     raise push_error(f"image {name.familiar}", name, most_telling(failures))
 
 

@@ -57,3 +57,14 @@ async def test_a_place_for_an_upload_that_is_none(puller, place: bytes) -> None:
     ):
         with pytest.raises(Unavailable, match="names a place for the upload that is no URL, or not encrypted"):
             await target.blob(blob, lambda: io.BytesIO(data), (), lambda count: None)
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ncut", b"nonsense\r\n\r\n"])
+async def test_a_greeting_that_is_cut_short(puller, answer: bytes) -> None:
+    async with answering([answer] * 4) as host:
+        with pytest.raises(Unavailable, match="closed too early"):
+            async with puller().publish(parse_named(f"{host}/a/b:1")):
+                pass
+    async with answering([answer] * 4) as host:
+        with pytest.raises(Unavailable, match="closed too early"):
+            await puller().login(host, "me", "secret")
