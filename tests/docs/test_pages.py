@@ -96,8 +96,10 @@ def test_configuration_has_every_key_with_its_default() -> None:
     shapes["`[plugins.registry]`"] = settings.Settings
     for plugin in _plugins():
         module = importlib.import_module(f"scow_plugins.{plugin}")
-        for name in ("Config", "Settings"):
-            if isinstance(shape := getattr(module, name, None), type) and shape.__module__ == module.__name__:
+        # What storage plugins share, unless they have something of their own.
+        for name in ("StorageConfig", "Config", "Settings"):
+            shape = getattr(module, name, None)
+            if isinstance(shape, type) and (name == "StorageConfig" or shape.__module__ == module.__name__):
                 shapes[f"`[plugins.{plugin}]`"] = shape
     assert set(tables) == set(shapes)
     for where, shape in shapes.items():

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from scow.api._context import PluginContext
 from scow.api._context import Unavailable as ProbeResult
+from scow.api._storage import StorageConfig, StorageDriver
 from scow.errors import (
     ANSWERS,
     Conflict,
@@ -186,6 +187,8 @@ __all__ = [
     "Source",
     "Status",
     "Stdio",
+    "StorageConfig",
+    "StorageDriver",
     "Timeout",
     "TmpfsMount",
     "Ulimit",

@@ -14,6 +14,7 @@ from scow.layers.extract import Extractor, translated
 from scow.layers.imagefiles import SnapshotFiles
 from scow.layers.limits import Limits
 from scow.layers.lower import LowerTree
+from scow.layers.making import Build, make_snapshot
 from scow.layers.marks import mark_opaque, write_overlay_marks
 from scow.layers.removal import empty_directory, remove_tree
 from scow.layers.snapshots import SnapshotDirectory, erase_directory
@@ -27,6 +28,7 @@ from scow.layers.writer import Member, TarWriter, write_changes, write_tree
 
 __all__ = [
     "Attributes",
+    "Build",
     "Check",
     "Entry",
     "Extractor",
@@ -49,6 +51,7 @@ __all__ = [
     "detached",
     "empty_directory",
     "erase_directory",
+    "make_snapshot",
     "mark_opaque",
     "merged_view",
     "mount_problem",

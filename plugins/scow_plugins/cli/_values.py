@@ -71,6 +71,14 @@ def duration(text: str) -> float:
     return total
 
 
+def seconds(text: str) -> int:
+    """A number of seconds to wait."""
+    value = integer(text)
+    if value < 0:
+        raise ValueError("it must not be negative")
+    return value
+
+
 #: Converters by a flag's kind.
 VALUES: Final[dict[str, Callable[[str], Any]]] = {
     "bool": switch,
@@ -80,4 +88,5 @@ VALUES: Final[dict[str, Callable[[str], Any]]] = {
     "bytes": size,
     "swap": swap,
     "decimal": decimal,
+    "seconds": seconds,
 }

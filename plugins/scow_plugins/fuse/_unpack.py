@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from scow.api import Snapshot, UnpackRequest
-from scow.api.layers import Limits, SnapshotDirectory, unpack_directory
+from scow.api.layers import SnapshotDirectory, unpack_directory
 from scow_plugins.fuse._view import lower_tree
 
 if TYPE_CHECKING:
@@ -15,5 +15,4 @@ if TYPE_CHECKING:
 async def unpack(store: SnapshotDirectory, config: Config, request: UnpackRequest) -> Snapshot:
     """Make the snapshot. Raises Corrupt, Exhausted, Denied, Unsupported, and what the blob's reader raises."""
     lower = lower_tree(request.parents, config.program)
-    limits = Limits(config.max_entries, config.max_layer_bytes)
-    return await unpack_directory(store, request, lower, limits, durable=config.sync)
+    return await unpack_directory(store, request, lower, config.limits, durable=config.sync)

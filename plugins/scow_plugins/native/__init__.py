@@ -7,47 +7,32 @@ first start.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from scow.api import (
-    TAR_LAYERS,
-    Digest,
     MountHeld,
     MountRequest,
     PluginContext,
     ProbeResult,
     Snapshot,
+    StorageConfig,
+    StorageDriver,
     UnpackRequest,
     UnpackRun,
     Written,
     hookimpl,
 )
 
-if TYPE_CHECKING:
-    from scow.api.layers import SnapshotDirectory
 
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """`[plugins.native]` of the configuration file."""
-
-    #: Wait until a new layer is on the disk, so that a power failure can't leave half of it under its name.
-    sync: bool = True
-    max_entries: int = 4_000_000
-    max_layer_bytes: int = 256 << 30
-
-
-class Plugin:
+class Plugin(StorageDriver):
     """unpack and mount, and the store of the snapshots."""
 
     rests = True
 
     def __init__(self, context: PluginContext) -> None:
-        self._context = context
-        self._config = context.config(Config)
+        super().__init__(context)
+        self._config = context.config(StorageConfig)
 
     def probe(self) -> ProbeResult | None:
         import os
@@ -56,53 +41,22 @@ class Plugin:
 
     @hookimpl(trylast=True)
     def unpack(self, request: UnpackRequest) -> UnpackRun | None:
-        if request.driver != self._context.name or request.layer.media_type not in TAR_LAYERS:
+        if not self.unpacks(request):
             return None
         from scow_plugins.native._unpack import unpack
 
-        return partial(unpack, self._store(), self._config, request)
+        return partial(unpack, self.store(), self._config, request)
 
     @hookimpl(trylast=True)
     def mount(self, request: MountRequest) -> MountHeld | None:
-        if request.driver != self._context.name:
+        if not self.mounts(request):
             return None
         from scow_plugins.native._mount import mounted
 
         return mounted(request)
-
-    def find(self, chain_id: Digest) -> Snapshot | None:
-        """The committed snapshot of this chain ID, or None."""
-        return self._store().find(chain_id)
-
-    def snapshots(self) -> list[Digest]:
-        """The chain IDs of all committed snapshots."""
-        return self._store().snapshots()
-
-    def remove(self, chain_id: Digest) -> None:
-        """Remove a snapshot that no container uses; not an error when there is none."""
-        self._store().remove(chain_id)
-
-    def usage(self, chain_id: Digest) -> int:
-        """Bytes on disk. Raises NotFound."""
-        return self._store().usage(chain_id)
-
-    def erase(self, scratch: Path) -> None:
-        """Remove a container's copy, which isn't mounted."""
-        from scow.api.layers import erase_directory
-
-        erase_directory(scratch)
 
     def changes(self, layers: tuple[Snapshot, ...], scratch: Path) -> AbstractContextManager[Written]:
         """What a container has changed. Raises OSError."""
         from scow.api.layers import tree_changes
 
         return tree_changes(layers[-1].path if layers else None, scratch / "rootfs")
-
-    def sweep(self) -> None:
-        """Remove what processes that died while unpacking have left."""
-        self._store().sweep()
-
-    def _store(self) -> SnapshotDirectory:
-        from scow.api.layers import SnapshotDirectory
-
-        return SnapshotDirectory(self._context.state_dir, self._context.name)

@@ -3,104 +3,57 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from scow.api import (
-    TAR_LAYERS,
-    Digest,
     MountHeld,
     MountRequest,
     PluginContext,
     ProbeResult,
     Snapshot,
+    StorageConfig,
+    StorageDriver,
     UnpackRequest,
     UnpackRun,
     Written,
     hookimpl,
 )
 
-if TYPE_CHECKING:
-    from scow.api.layers import SnapshotDirectory
 
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """`[plugins.overlay]` of the configuration file."""
-
-    #: Wait until a new layer is on the disk, so that a power failure can't leave half of it under its name.
-    sync: bool = True
-    max_entries: int = 4_000_000
-    max_layer_bytes: int = 256 << 30
-
-
-class Plugin:
+class Plugin(StorageDriver):
     """unpack and mount, and the store of the snapshots."""
 
     rests = True
 
     def __init__(self, context: PluginContext) -> None:
-        self._context = context
-        self._config = context.config(Config)
+        super().__init__(context)
+        self._config = context.config(StorageConfig)
 
     def probe(self) -> ProbeResult | None:
         from scow_plugins.overlay._probe import probe
 
-        return probe(self._context)
+        return probe(self.context)
 
     @hookimpl(tryfirst=True)
     def unpack(self, request: UnpackRequest) -> UnpackRun | None:
-        if request.driver != self._context.name or request.layer.media_type not in TAR_LAYERS:
+        if not self.unpacks(request):
             return None
-        from scow.api.layers import Limits, LowerTree, merged_view, unpack_directory
+        from scow.api.layers import LowerTree, merged_view, unpack_directory
 
         lower = LowerTree(lambda: merged_view(request.parents)) if request.parents else None
-        limits = Limits(self._config.max_entries, self._config.max_layer_bytes)
-        return partial(unpack_directory, self._store(), request, lower, limits, durable=self._config.sync)
+        return partial(unpack_directory, self.store(), request, lower, self._config.limits, durable=self._config.sync)
 
     @hookimpl(tryfirst=True)
     def mount(self, request: MountRequest) -> MountHeld | None:
-        if request.driver != self._context.name:
+        if not self.mounts(request):
             return None
         from scow.api.layers import overlay_mounted
 
-        return overlay_mounted(request, self._context.engine_dirs)
-
-    def find(self, chain_id: Digest) -> Snapshot | None:
-        """The committed snapshot of this chain ID, or None."""
-        return self._store().find(chain_id)
-
-    def snapshots(self) -> list[Digest]:
-        """The chain IDs of all committed snapshots."""
-        return self._store().snapshots()
-
-    def remove(self, chain_id: Digest) -> None:
-        """Remove a snapshot that no container uses; not an error when there is none."""
-        self._store().remove(chain_id)
-
-    def usage(self, chain_id: Digest) -> int:
-        """Bytes on disk. Raises NotFound."""
-        return self._store().usage(chain_id)
-
-    def erase(self, scratch: Path) -> None:
-        """Remove a container's writable layer, which isn't mounted."""
-        from scow.api.layers import erase_directory
-
-        erase_directory(scratch)
+        return overlay_mounted(request, self.context.engine_dirs)
 
     def changes(self, layers: tuple[Snapshot, ...], scratch: Path) -> AbstractContextManager[Written]:
         """What a container has changed. Raises OSError."""
         from scow.api.layers import overlay_changes
 
         return overlay_changes(layers, scratch)
-
-    def sweep(self) -> None:
-        """Remove what processes that died while unpacking have left."""
-        self._store().sweep()
-
-    def _store(self) -> SnapshotDirectory:
-        from scow.api.layers import SnapshotDirectory
-
-        return SnapshotDirectory(self._context.state_dir, self._context.name)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from scow_plugins.cli._cli import Cli
-from scow_plugins.cli._flags import Args, Command, Flag, UsageError
+from scow_plugins.cli._flags import Args, Command, Flag
 
 COMMAND = Command(
     "[OPTIONS] CONTAINER [CONTAINER...]",
-    (Flag("timeout", "Seconds to wait before killing", "int", "t", also=("time",)),),
+    (Flag("timeout", "Seconds to wait before killing", "seconds", "t", also=("time",)),),
     least=1,
     most=None,
     refused={"--signal": "set it when the container is created: --stop-signal", "-s": "use scow kill -s"},
@@ -19,8 +19,6 @@ async def main(cli: Cli, args: Args) -> int:
     from scow_plugins.cli._several import each
 
     timeout = args.decimal("timeout")
-    if timeout is not None and timeout < 0:
-        raise UsageError(f'invalid argument "{timeout:g}" for "-t, --timeout" flag: it must not be negative')
     async with cli.engine() as engine:
 
         async def one(name: str) -> str:
