@@ -480,3 +480,20 @@ def test_others_run_what_is_built(pulled: Scow, registry: str, context: Path, tm
         ["skopeo", "inspect", "--config", f"docker-archive:{archive}"], capture_output=True, check=True
     )
     assert json.loads(found.stdout)["config"]["Cmd"] == ["cat", "/x"]
+
+
+def test_a_working_directory_belongs_to_the_user(pulled: Scow, context: Path) -> None:
+    """As BuildKit makes it; one that is there stays as it is."""
+    text = """FROM busybox
+RUN mkdir /there
+USER 7
+WORKDIR /there
+WORKDIR /numbers/deep
+USER www:extra
+WORKDIR /names
+HEALTHCHECK --interval=90s CMD true
+CMD stat -c '%u:%g' /there /numbers /numbers/deep /names
+"""
+    image = build(pulled, context, text, "-q")
+    assert pulled("run", "--rm", image).split() == ["0:0", "7:7", "7:7", "33:44"]
+    assert config(pulled, image)["Healthcheck"] == {"Test": ["CMD-SHELL", "true"], "Interval": 90 * 10**9}

@@ -68,6 +68,9 @@ def test_layouts(pulled: Scow, context: Path, layout: Path) -> None:
 
 def test_a_dockerfile_names_no_place_of_this_machine(pulled: Scow, context: Path, layout: Path) -> None:
     """Only who builds may: a Dockerfile may come from anywhere."""
+    short = pulled("images", "-q").split()[0][:4]
+    (context / "Dockerfile").write_text(f"FROM {short}\n")
+    pulled.fails("build", str(context), code=1, says="Dockerfile:1: image")
     for line in (f"FROM oci:{layout}", f"FROM oci-layout://{layout}", "FROM host:", f"FROM oci-archive:{layout}"):
         (context / "Dockerfile").write_text(f"{line}\n")
         errors = pulled.fails("build", str(context), code=2, says="Dockerfile:1: ")

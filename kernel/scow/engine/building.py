@@ -86,6 +86,9 @@ _MADE: Final = "made"
 #: Layers, lowest first.
 Stack = tuple[Layer, ...]
 Report = Callable[[Progress], None]
+#: IDs are at least as long as those that `images` shows.
+_SHORT_ID: Final = 12
+_HEX: Final = frozenset("0123456789abcdef")
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +231,8 @@ class Workbench:
         if name.partition(":")[0] in core.registry.transports() and ":" in name:
             pull = place
             name = name if place else str(parse_named(name))
+        elif len(name) < _SHORT_ID and set(name) <= _HEX:
+            name = str(parse_named(name))  # `cafe` is a name, whatever IDs may begin so
         row = None if pull else images.find(core, name)
         if row is not None and images.config_of(core, row).platform.rank(platform) is None:
             row = None

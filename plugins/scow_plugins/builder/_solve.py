@@ -187,7 +187,7 @@ class Solver:
             if step.op is not None:
                 number += 1
                 await self._step(stage, step, solved, number, total)
-            else:
+            elif step.created_by:
                 self._note(solved, step, solved.created, empty=True)
         self._solved[stage.index] = solved
         self._done[stage.index].set()
@@ -266,8 +266,9 @@ class Solver:
                 work = partial(self._copy, op, below, copying)
             else:
                 assert isinstance(op, WorkdirOp)
-                key = Key("workdir", parent=chain_of(below), path=op.path, epoch=self.epoch)
-                work = partial(self._make_directory, below, op.path)
+                owned = {"owner": op.owner} if op.owner else {}
+                key = Key("workdir", parent=chain_of(below), path=op.path, epoch=self.epoch, **owned)
+                work = partial(self._make_directory, below, op)
             used = not self.request.no_cache and stage.name not in self.request.no_cache_filter
             where = self.request.context_name or self.request.context
             slot = f"{where} {stage.name} {step.said.at.place()}"
@@ -346,13 +347,14 @@ class Solver:
             self._remember(key, known)
         return known == "yes"
 
-    async def _make_directory(self, below: Stack, path: str) -> Layer:
+    async def _make_directory(self, below: Stack, op: WorkdirOp) -> Layer:
         async with self.looking(below) as tree:
             moment = self.epoch if self.epoch is not None else int(tree.find("").status.st_mtime)
+            owner = owner_of(op.owner, tree) if op.owner else (0, 0)
 
             def write(writer: TarWriter) -> None:
-                layout = Layout(writer, tree, owner=(0, 0), mode=None, mtime=moment)
-                layout.directory(layout.settle(path))
+                layout = Layout(writer, tree, owner=owner, mode=None, mtime=moment)
+                layout.directory(layout.settle(op.path))
 
             return await self.bench.layer(below, write, self.epoch)
 

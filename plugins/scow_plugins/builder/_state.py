@@ -62,8 +62,11 @@ class StageState:
         self._network = network
         self.config: dict[str, Any] = {}
         self.author = ""
+        #: What the image will say.
         self.env: dict[str, str] = {}
         self.args: dict[str, str | None] = {}
+        #: What programs and `$name` see: ENV and ARG, of which the later counts.
+        self.seen: dict[str, str] = {}
         self._cmd_set = False
         #: Variables that were used without a value: (name, place).
         self.missing: list[tuple[str, Place]] = []
@@ -72,8 +75,10 @@ class StageState:
         """Take over what a base image or another stage says."""
         self.config = {key: value for key, value in config.items() if value not in (None, "")}
         self.env = dict(entry.partition("=")[::2] for entry in self.config.get("Env") or ())
+        self.seen = dict(self.env)
         if inherited is not None:
             self.args = dict(inherited.args)
+            self.seen = dict(inherited.seen)
             self.author = inherited.author
         if "PATH" not in self.env:
             self._set_env("PATH", PATH)
@@ -101,24 +106,28 @@ class StageState:
 
     def _shell_here(self) -> RunOp:
         """A shell with what has been said so far."""
-        env = {**self._shown(), **self.env}
         return RunOp(
             self.shell[:1],
-            tuple(f"{name}={value}" for name, value in env.items()),
+            self._environment(),
             self.workdir,
             str(self.config.get("User") or ""),
             network=self._network,
+            proxies=self._proxies(),
         )
 
-    def _shown(self) -> dict[str, str]:
-        """The arguments that programs see."""
-        return {name: value for name, value in self.args.items() if value is not None and name not in self.env}
+    def _environment(self) -> tuple[str, ...]:
+        return tuple(f"{name}={value}" for name, value in self.seen.items())
+
+    def _proxies(self) -> tuple[str, ...]:
+        """Both spellings of those that were given; where both were, the lower one counts."""
+        given = {name.upper(): value for name, value in sorted(self._scope.given.items()) if name in PROXIES}
+        return tuple(f"{name}={value}" for upper, value in given.items() for name in (upper, upper.lower()))
 
     # What variables are worth.
 
     def values(self) -> dict[str, str]:
-        """What `$name` means now: ENV counts more than ARG."""
-        return {name: value for name, value in self.args.items() if value is not None} | self.env
+        """What `$name` means now."""
+        return dict(self.seen)
 
     def _expander(self) -> Expander:
         return Expander(self.values(), self._escape)
@@ -146,6 +155,8 @@ class StageState:
         for name, default in said.values:
             value = self._argument(said, self._word(said, name), default)
             self.args[self._word(said, name)] = value
+            if value is not None:
+                self.seen[self._word(said, name)] = value
             shown.append(name if value is None else f"{name}={value}")
         return "ARG " + " ".join(shown), None
 
@@ -163,7 +174,7 @@ class StageState:
         return "ENV " + " ".join(f"{name}={value}" for name, value in values), None
 
     def _set_env(self, name: str, value: str) -> None:
-        self.env[name] = value
+        self.env[name] = self.seen[name] = value
         self.config["Env"] = [f"{key}={each}" for key, each in self.env.items()]
 
     def _pairs(self, said: Env | Label) -> list[tuple[str, str]]:
@@ -212,7 +223,7 @@ class StageState:
             for word in words:
                 ports += exposed_ports(word, said.at.find(text))
         self.config["ExposedPorts"] = {**(self.config.get("ExposedPorts") or {}), **{port: {} for port in ports}}
-        return f"EXPOSE [{' '.join(sorted(ports))}]", None
+        return f"EXPOSE [{' '.join(ports)}]", None
 
     def _stopsignal(self, said: StopSignal) -> tuple[str, Op | None]:
         signal = self._word(said, said.signal)
@@ -255,12 +266,12 @@ class StageState:
         }
         health |= {name: value for name, value in times.items() if value}
         self.config["Healthcheck"] = health
-        shown = " ".join(json.dumps(f"{(said_ or 0) / 10**9:g}s") for said_ in list(times.values())[:4])
+        shown = " ".join(json.dumps(go_duration(said_ or 0)) for said_ in list(times.values())[:4])
         return f"HEALTHCHECK &{{{quoted(health['Test'])} {shown} '\\x{said.retries or 0:02x}'}}", None
 
     def _onbuild(self, said: OnBuild) -> tuple[str, Op | None]:
         self.config["OnBuild"] = [*(self.config.get("OnBuild") or ()), said.text]
-        return f"ONBUILD {said.text}", None
+        return "", None  # no line of the history
 
     # Instructions that change files.
 
@@ -270,7 +281,7 @@ class StageState:
             raise wrong(said.at.place_of_rest, f"WORKDIR {said.path} is empty")
         path = self.absolute(path)
         self.config["WorkingDir"] = path
-        return f"WORKDIR {path}", WorkdirOp(path)
+        return f"WORKDIR {path}", WorkdirOp(path, str(self.config.get("User") or ""))
 
     def absolute(self, path: str) -> str:
         """A path inside the image, without `.` and `..`."""
@@ -278,23 +289,19 @@ class StageState:
 
     def _run(self, said: Run) -> tuple[str, Op | None]:
         args, files = self._command(said)
-        shown = self._shown()
-        env = {**shown, **self.env}
-        given = {name: value for name, value in self._scope.given.items() if name in PROXIES and name not in env}
         op = RunOp(
             tuple(args),
-            tuple(f"{name}={value}" for name, value in env.items()),
+            self._environment(),
             self.workdir,
             str(self.config.get("User") or ""),
             tuple(self._mount(said, number, mount) for number, mount in enumerate(said.mounts)),
             said.network if said.network != "default" else self._network,
             said.security,
             files,
-            tuple(f"{name}={value}" for name, value in given.items()),
+            self._proxies(),
         )
-        text = " ".join(args)
-        if shown:
-            text = f"|{len(shown)} " + " ".join(f"{name}={value}" for name, value in sorted(shown.items())) + f" {text}"
+        declared = [f"{name}={self.seen.get(name, value or '')}" for name, value in self.args.items()]
+        text = " ".join((*([f"|{len(declared)}", *declared] if declared else ()), *args))
         return f"RUN {text} # buildkit", op
 
     def _command(self, said: Run) -> tuple[list[str], tuple[tuple[str, bytes], ...]]:
@@ -436,6 +443,24 @@ def title_of(said: Instruction) -> str:
 def quoted(words: list[str]) -> str:
     """Go's %q of a list."""
     return "[" + " ".join(json.dumps(word, ensure_ascii=False) for word in words) + "]"
+
+
+def go_duration(nanoseconds: int) -> str:
+    """A time as Go's time.Duration writes it: `1h0m0s`, `1.5s`, `5ms`."""
+    if nanoseconds < 10**9:
+        for size, unit in ((10**6, "ms"), (10**3, "µs")):
+            if nanoseconds >= size:
+                return f"{_decimal(nanoseconds, size)}{unit}"
+        return f"{nanoseconds}ns" if nanoseconds else "0s"
+    minutes, rest = divmod(nanoseconds, 60 * 10**9)
+    hours, minutes = divmod(minutes, 60)
+    lead = f"{hours}h{minutes}m" if hours else f"{minutes}m" if minutes else ""
+    return f"{lead}{_decimal(rest, 10**9)}s"
+
+
+def _decimal(number: int, unit: int) -> str:
+    whole, rest = divmod(number, unit)
+    return f"{whole}.{rest:0{len(str(unit)) - 1}d}".rstrip("0").rstrip(".")
 
 
 def exposed_ports(text: str, place: Place) -> list[str]:

@@ -87,9 +87,10 @@ class CopyOp:
 
 @dataclass(frozen=True, slots=True)
 class WorkdirOp:
-    """A directory that must be there."""
+    """A directory that must be there; made, it belongs to `owner` (`--chown`'s words; empty: root)."""
 
     path: str
+    owner: str = ""
 
 
 Op: TypeAlias = RunOp | CopyOp | WorkdirOp
@@ -97,7 +98,7 @@ Op: TypeAlias = RunOp | CopyOp | WorkdirOp
 
 @dataclass(frozen=True, slots=True)
 class PlannedStep:
-    """One instruction of a stage. `op` None: it changes the configuration only."""
+    """One instruction of a stage. `op` None: it changes the configuration only; `created_by` empty: and unseen."""
 
     said: Instruction
     title: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from scow.api import BindMount, Container, Mount, PortMapping, Status, TmpfsMount
+from scow.api import BindMount, Container, Healthcheck, Mount, PortMapping, Status, TmpfsMount
 from scow.engine import ImageInfo
 from scow_plugins.cli._evaluate import FreeMap
 from scow_plugins.cli._names import familiar
@@ -192,4 +192,17 @@ def _image_config(image: ImageInfo) -> dict[str, Any]:
         "OnBuild": list(config.on_build) or None,
         "StopSignal": config.stop_signal,
         "Shell": list(config.shell) or None,
+        **({"Healthcheck": _health(config.healthcheck)} if config.healthcheck is not None else {}),
     }
+
+
+def _health(check: Healthcheck) -> dict[str, Any]:
+    """Durations in nanoseconds; what isn't said is left out."""
+    times = {
+        "Interval": check.interval,
+        "Timeout": check.timeout,
+        "StartPeriod": check.start_period,
+        "StartInterval": check.start_interval,
+        "Retries": check.retries,
+    }
+    return {"Test": list(check.test), **{name: value for name, value in times.items() if value}}

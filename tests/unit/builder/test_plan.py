@@ -11,7 +11,7 @@ from scow.api import Invalid, Platform, Unsupported
 from scow_plugins.builder._instructions import Instruction
 from scow_plugins.builder._plan import Options, Plan, make_plan
 from scow_plugins.builder._stages import understand
-from scow_plugins.builder._steps import CopyOp, Origin, PlannedStage, RunOp
+from scow_plugins.builder._steps import CopyOp, Origin, PlannedStage, RunOp, WorkdirOp
 
 AMD = Platform("linux", "amd64")
 BASE: dict[str, Any] = {
@@ -51,15 +51,69 @@ async def test_scopes() -> None:
     first, second = run_of(stage), run_of(stage, 1)
     assert first.env == ("PATH=/bin",)
     assert set(second.env) == {"PATH=/bin", "A=env", "B=bglobal", "GIVEN=yes"}
-    assert second.proxies == ("HTTP_PROXY=http://p",)
+    assert second.proxies == ("HTTP_PROXY=http://p", "http_proxy=http://p")
     assert [step.created_by for step in stage.steps if "RUN" in step.created_by][1] == (
-        "RUN |2 B=bglobal GIVEN=yes /bin/sh -c b # buildkit"
+        "RUN |3 A=env B=bglobal GIVEN=yes /bin/sh -c b # buildkit"
     )
 
 
 async def test_an_instruction_sees_the_values_from_before_it() -> None:
     stage = await last("FROM x\nENV abc=hello\nENV abc=bye def=$abc\nENV ghi=$abc\n")
     assert stage.config["Env"] == ["PATH=/bin", "abc=bye", "def=hello", "ghi=bye"]
+
+
+async def test_of_arguments_and_environment_the_later_counts() -> None:
+    text = """FROM x
+ARG A=arg Z
+ENV A=env
+RUN one
+ARG A=again
+ENV B=$A
+RUN two
+ARG A Z
+RUN three
+ENV Z=late
+"""
+    stage = await last(text)
+    assert run_of(stage).env == ("PATH=/bin", "A=env")
+    assert run_of(stage, 1).env == ("PATH=/bin", "A=again", "B=again")
+    # An argument without a value takes nothing away.
+    assert run_of(stage, 2).env == run_of(stage, 1).env
+    assert stage.config["Env"] == ["PATH=/bin", "A=env", "B=again", "Z=late"]
+    history = [step.created_by for step in stage.steps if step.created_by.startswith("RUN")]
+    assert history[0] == "RUN |2 A=env Z= /bin/sh -c one # buildkit"
+    assert history[2] == "RUN |2 A=again Z= /bin/sh -c three # buildkit"
+
+
+async def test_proxies_count_in_both_spellings_and_more_than_the_environment() -> None:
+    args = {"HTTP_PROXY": "p", "no_proxy": "n", "ALL_PROXY": "up", "all_proxy": "low"}
+    op = run_of(await last("FROM x\nENV HTTP_PROXY=own\nRUN a\n", build_args=args))
+    assert op.env == ("PATH=/bin", "HTTP_PROXY=own")
+    assert set(op.proxies) == {
+        "HTTP_PROXY=p", "http_proxy=p", "NO_PROXY=n", "no_proxy=n", "ALL_PROXY=low", "all_proxy=low",
+    }  # fmt: skip
+
+
+async def test_what_history_says() -> None:
+    stage = await last(
+        """FROM x
+EXPOSE 81 80/udp
+HEALTHCHECK --interval=90s --timeout=1500ms --start-period=2h --start-interval=500us CMD a || b
+HEALTHCHECK NONE
+ONBUILD RUN a
+USER www
+WORKDIR /w
+""".replace("500us", "5ms")
+    )
+    assert [step.created_by for step in stage.steps] == [
+        "EXPOSE [81/tcp 80/udp]",
+        'HEALTHCHECK &{["CMD-SHELL" "a || b"] "1m30s" "1.5s" "2h0m0s" "5ms" \'\\x00\'}',
+        'HEALTHCHECK &{["NONE"] "0s" "0s" "0s" "0s" \'\\x00\'}',
+        "",
+        "USER www",
+        "WORKDIR /w",
+    ]
+    assert stage.steps[-1].op == WorkdirOp("/w", "www")
 
 
 async def test_platform_arguments_must_be_asked_for() -> None:
@@ -159,6 +213,8 @@ async def test_ports() -> None:
         ('FROM a\nVOLUME "a b"\n', "a double quote is not closed"),
         ("FROM a\nEXPOSE 99999\n", "invalid range"),
         ("FROM a\nEXPOSE x\n", "invalid containerPort: x"),
+        ("FROM a\nSTOPSIGNAL FOO\n", "there is no signal 'FOO'"),
+        ("FROM a\nSTOPSIGNAL 0\n", "there is no signal '0'"),
         ("FROM a\nUSER $none\n", "USER $none is empty"),
         ("FROM a\nENV x=${y\n", "missing '}'"),
         ("FROM a\nENV x=${y:?must}\n", "y: must"),
