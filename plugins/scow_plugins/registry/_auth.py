@@ -13,7 +13,7 @@ import trio
 
 from ._challenge import Challenge, parse_challenges, pick
 from ._credentials import Credentials, HelperFailed, find_credentials
-from ._endpoints import Endpoint, Rules, authority
+from ._endpoints import DOCKER_HUB, Endpoint, Rules, authority
 from ._failures import Failure, Verdict, from_answer, from_no_answer
 from ._http import Answer, Client, NoAnswer
 from ._redirects import may_leave
@@ -97,7 +97,8 @@ class Authenticator:
         if door.problem:
             return f"no login was sent: {door.problem}"
         if door.login is not None:
-            return "it may not exist, or your login may not be allowed to read it"
+            server = "" if endpoint.login == DOCKER_HUB else f" {endpoint.login}"
+            return f"it may not exist, or your login may be wrong or not be allowed to read it; scow login{server}"
         return None
 
     def _door(self, endpoint: Endpoint) -> _Door:

@@ -127,7 +127,7 @@ async def test_a_wrong_password_is_denied_and_not_shown(puller, login, auth):
             await puller().resolve(parse_named(f"{registry.host}/a"), AMD64)
     assert SECRET not in str(error.value) + str(error.value.hint)
     assert BASIC not in str(error.value) + str(error.value.hint)
-    assert "your login may not be allowed" in (error.value.hint or "")
+    assert "your login may be wrong or not be allowed" in (error.value.hint or "")
     assert len(registry.requests) == 2
 
 
