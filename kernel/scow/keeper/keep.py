@@ -42,6 +42,8 @@ VERSION = 1
 FORMAT = 2
 #: The descriptors that are handed over, in this order; one that there isn't is left out and named as missing.
 NAMES = ("lock", "listener", "pidfd", "stdout", "stderr", "stdin", "console")
+#: The signals that a keeper does something about; blocked when it begins.
+HEARD = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP)
 _STREAMS = {"stdout": 1, "stderr": 2, "console": 1}
 
 
@@ -112,6 +114,7 @@ class Keeper:
         _signal.signal(_signal.SIGTERM, lambda *_: None)
         _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
         _signal.signal(_signal.SIGHUP, _signal.SIG_IGN)
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, HEARD)
         return reader
 
     def _listen(self) -> None:

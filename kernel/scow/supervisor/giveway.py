@@ -10,6 +10,7 @@ import ctypes
 import gc
 import marshal
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from typing import Final
 import scow.keeper
 from scow import habits, warm
 from scow.engine.core import Core
+from scow.keeper.keep import HEARD
 from scow.keeper.logfile import LogFile
 from scow.model.container import ContainerSpec
 from scow.supervisor.protocol import SuperviseRequest
@@ -56,6 +58,8 @@ def become_keeper(
         "request": request.resumed().encode(),
     }
     memory = os.memfd_create("keeper", 0)
+    # What comes before the keeper listens must wait, not end it; it takes the mask off.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
     try:
         os.write(memory, marshal.dumps(state))
         for fd in held:
@@ -65,6 +69,7 @@ def become_keeper(
         for fd in held:
             os.set_inheritable(fd, False)
         os.close(memory)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _worth_keeping(root: Path) -> list[int]:
