@@ -236,7 +236,7 @@ class Launcher:
         connection.settimeout(_PATIENCE)
         with connection:
             try:
-                if _peer_uid(connection) != os.geteuid():
+                if _peer(connection).uid != os.geteuid():
                     return
                 fields, descriptors = warm.receive(connection)
             except (OSError, EOFError):
@@ -274,7 +274,7 @@ class Launcher:
         standby = self._take_standby(fields[0])
         if standby is not None:
             with standby.line:
-                _quickly(standby.pid)
+                _as_nice_as(connection, standby.pid)
                 _tell_taken(connection, fields, standby.pid)
                 warm.send(standby.line, fields, [connection.fileno(), *descriptors])
             return
@@ -288,7 +288,9 @@ class Launcher:
             self._do(connection, fields, descriptors)
 
         try:
-            _tell_taken(connection, fields, self._fork(wait_and_do))
+            child = self._fork(wait_and_do)
+            _as_nice_as(connection, child)
+            _tell_taken(connection, fields, child)
             os.write(opener, _READY)
         finally:
             os.close(opener)
@@ -433,10 +435,10 @@ def _leisurely() -> None:
         os.nice(_LEISURE)
 
 
-def _quickly(pid: int) -> None:
-    """A child that let others go first has our priority again."""
+def _as_nice_as(connection: socket.socket, pid: int) -> None:
+    """A child has the priority of the process that it works for, whatever its own was (setpriority(2))."""
     with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, 0))
+        os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, _peer(connection).pid))
 
 
 def _end_with(connection: socket.socket) -> None:
@@ -493,10 +495,16 @@ def _reap() -> set[int]:
     return gone
 
 
-def _peer_uid(connection: socket.socket) -> int:
-    """unix(7), SO_PEERCRED: pid, uid, gid."""
-    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    return int(struct.unpack("iII", data)[1])
+class _Peer(NamedTuple):
+    """Who is at the other end of a socket (unix(7), SO_PEERCRED)."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def _peer(connection: socket.socket) -> _Peer:
+    return _Peer(*struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)))
 
 
 def _idle_seconds() -> float:

@@ -33,7 +33,7 @@ def main(arguments):
             mask = os.umask(0)
             seen = {"args": rest, "cwd": os.getcwd(), "umask": mask, "env": dict(os.environ), "ppid": os.getppid(),
                     "stdin": sys.stdin.buffer.read().decode(), "version": VERSION, "argv": sys.argv,
-                    "fds": len(os.listdir("/proc/self/fd")),
+                    "fds": len(os.listdir("/proc/self/fd")), "nice": os.nice(0),
                     "ignored": [s for s in range(1, 32) if signal.getsignal(s) == signal.SIG_IGN]}
             print(json.dumps(seen))
             return 0
@@ -198,6 +198,13 @@ class TestLauncher:
         first, second = place.show(), place.show()
         assert "SECRET" not in first["env"]
         assert first["fds"] == second["fds"]
+
+    def test_it_is_as_nice_as_its_caller(self, place: Place) -> None:
+        """Whether a child on standby does the work or a new one."""
+        own = os.nice(0)
+        for more in (3, 0, 5, 0):
+            assert place.show(preexec_fn=lambda more=more: os.nice(more))["nice"] == own + more
+            time.sleep(0.1 if more else 0)
 
     @pytest.mark.parametrize("code", [0, 1, 3, 125, 255])
     def test_exit_codes(self, place: Place, code: int) -> None:
