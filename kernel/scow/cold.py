@@ -48,7 +48,7 @@ def _stand_by(line: _socket.socket) -> None:
     for fd in (0, 1, 2):
         os.dup2(null, fd)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    from scow.launcher import load_supervisor
+    from scow.loading import load_supervisor
 
     load_supervisor()
     gc.set_threshold(_USUAL)

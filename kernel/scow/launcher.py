@@ -10,9 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import gc
-import importlib
 import os
-import pkgutil
 import select
 import signal
 import socket
@@ -22,31 +20,21 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from scow import entrypoints, habits, warm
-from scow.config import SYSTEM_FILE, Config, load_config
+from scow import warm
+from scow.config import Config, load_config
 from scow.errors import ScowError
-from scow.frontend import load_frontend
-from scow.log import configure
-from scow.practice import practise
+from scow.loading import load_everything, sources, stamp
+from scow.standby import Standbys
 from scow.supervisor.protocol import SuperviseRequest
-from scow.sys.credentials import has_bounding
+from scow.worker import work
 
 _PATIENCE: Final = 5.0
-#: How often it looks whether its socket is still its own, in seconds.
-_LOOK_ROUND: Final = 15.0
-#: What children wait for: a command's worker, and its supervisor.
-_KINDS: Final = (b"cli", b"supervise")
 #: Standbys are made when nothing has come for this long, in seconds: whoever works has the processors. Not much longer
 #: than a short command takes, so that the next one in a loop finds something.
 _BREATH: Final = 0.025
-#: A child that has practised for longer than this, in seconds, hangs somewhere.
-_HANGING: Final = 5.0
-#: By how much a child that practises is nicer than others. The rest of the machine's work goes first, but not for ever.
-_LEISURE: Final = 10
-_CAP_SYS_NICE: Final = 23
+#: How often it looks whether its socket is still its own, in seconds.
+_LOOK_ROUND: Final = 15.0
 _READY: Final = b"r"
-#: The stages that a supervisor enters.
-_HOLDING: Final = ("scow.mount", "scow.network", "scow.exec")
 
 
 def main(path: str) -> int:
@@ -84,62 +72,6 @@ def _own(path: str) -> int | None:
         os.close(fd)
 
 
-def load_everything() -> Callable[[list[str]], int] | None:
-    """Import the front-end, the engine and every module of every plugin; what fails is met again by the worker."""
-    entrypoints.keep()
-    frontend = load_frontend()
-    importlib.import_module("scow.supervisor.main")
-    importlib.import_module("scow.engine.facade")
-    _load_plugins(entrypoints.scan())
-    with contextlib.suppress(ScowError):
-        config = load_config()  # msgspec looks at a type when it is first converted to
-        configure(config.log_level, config.log_format)
-    return frontend
-
-
-def load_supervisor() -> None:
-    """Import what a supervisor needs: its own code, and every module of the plugins that hold a container."""
-    entrypoints.keep()
-    importlib.import_module("scow.supervisor.main")
-    _load_plugins([point for point in entrypoints.scan() if point.group in _HOLDING])
-
-
-def _load_plugins(points: list[entrypoints.EntryPoint]) -> None:
-    for module in sorted({point.module for point in points}):
-        _import_all(module)
-    for point in set(points):
-        _warm_up(point)
-
-
-def _import_all(name: str) -> None:
-    try:
-        package = importlib.import_module(name)
-        for module in pkgutil.walk_packages(getattr(package, "__path__", []), name + "."):
-            if not module.name.endswith("__main__"):
-                importlib.import_module(module.name)
-    except Exception:  # noqa: BLE001 - a stranger's plugin; the worker names it
-        pass
-
-
-def _warm_up(point: entrypoints.EntryPoint) -> None:
-    """A plugin's factory may have a static method `warm`: what it computes once serves every command."""
-    try:
-        warm_up = getattr(point.load(), "warm", None)
-        if warm_up is not None:
-            warm_up()
-    except Exception:  # noqa: BLE001 - a stranger's plugin; the worker names it
-        pass
-
-
-class _Standby(NamedTuple):
-    """A child that waits for a request of its kind on a socket."""
-
-    kind: bytes
-    made: float
-    pid: int
-    line: socket.socket
-
-
 class Launcher:
     """The serving loop."""
 
@@ -155,10 +87,7 @@ class Launcher:
         self._idle = _idle_seconds()
         self._leaving = False
         self._aside = False
-        self._standbys: list[_Standby] = []
-        #: The last supervisor's request: standbys practise on its engine.
-        self._last: bytes | None = None
-        self._habits: dict[bytes, habits.Habits] = {}
+        self._standbys = Standbys(self._fork, self._do)
 
     def serve(self) -> None:
         """Take requests until it is time to leave."""
@@ -166,22 +95,21 @@ class Launcher:
         gc.collect()
         gc.freeze()
         gc.disable()
-        self._habits = {kind: habits.Habits() for kind in _KINDS}
+        self._standbys.settle()
         wake, reader = self._watch_children()
         poller = select.poll()
         poller.register(self._listener, select.POLLIN)
         poller.register(reader, select.POLLIN)
         last = time.monotonic()
         while not self._leaving and time.monotonic() - last < self._idle and self._still_mine():
-            short = len(self._standbys) < len(_KINDS)
-            ready = poller.poll((_BREATH if short else min(_LOOK_ROUND, self._idle)) * 1000)
-            if not ready and short:
-                self._restock()
+            missing = self._standbys.missing()
+            ready = poller.poll((_BREATH if missing else min(_LOOK_ROUND, self._idle)) * 1000)
+            if not ready and missing:
+                self._standbys.make(missing[0])  # the next round of the loop makes the next one
             for fd, _ in ready:
                 if fd == reader:
                     os.read(reader, 4096)
-                    gone = _reap()
-                    self._standbys = [standby for standby in self._standbys if standby.pid not in gone]
+                    self._standbys.forget(_reap())
                 else:
                     last = time.monotonic()
                     self._accept()
@@ -209,9 +137,7 @@ class Launcher:
     def _leave(self) -> None:
         """Take the name away first, then serve those who came before."""
         self._step_aside()
-        for standby in self._standbys:
-            standby.line.close()
-        self._standbys.clear()
+        self._standbys.dismiss()
         self._listener.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -263,7 +189,7 @@ class Launcher:
                 return
             self._serve_by_child(connection, fields, descriptors)
         elif kind == b"supervise" and len(descriptors) == 1:
-            self._last = fields[1]
+            self._standbys.practise_on(fields[1])
             self._serve_by_child(connection, fields, descriptors)
 
     def _serve_by_child(self, connection: socket.socket, fields: list[bytes], descriptors: list[int]) -> None:
@@ -271,7 +197,7 @@ class Launcher:
 
         The client is told first that its request is taken: what the child says comes behind that.
         """
-        standby = self._take_standby(fields[0])
+        standby = self._standbys.take(fields[0])
         if standby is not None:
             with standby.line:
                 _as_nice_as(connection, standby.pid)
@@ -298,51 +224,10 @@ class Launcher:
 
     def _do(self, connection: socket.socket, fields: list[bytes], descriptors: list[int]) -> None:
         if fields[0] == b"cli":
-            self._work(connection, fields, descriptors)
+            work(connection, fields, descriptors, self._frontend)
         else:
             connection.close()
             _supervise(fields[1], descriptors[0])
-
-    def _restock(self) -> None:
-        """One more child on standby; the next round of the loop makes the next."""
-        ours, theirs = socket.socketpair()
-        last = self._last
-        there = {standby.kind for standby in self._standbys}
-        kind = next(kind for kind in _KINDS if kind not in there)
-
-        def stand_by() -> None:
-            ours.close()
-            _leisurely()
-            practise(SuperviseRequest.decode(last) if last else None, lambda: _is_called(theirs))
-            if not _is_called(theirs):
-                self._habits[kind].take_on()
-            try:
-                theirs.sendall(_READY)
-            except OSError:
-                pass  # the request lies there already, and its sender has turned away
-            try:
-                fields, descriptors = warm.receive(theirs)
-            except (OSError, EOFError):
-                os._exit(0)  # the launcher has left
-            theirs.close()
-            self._do(socket.socket(fileno=descriptors[0]), fields, descriptors[1:])
-
-        with theirs:
-            self._standbys.append(_Standby(kind, time.monotonic(), self._fork(stand_by), ours))
-
-    def _take_standby(self, kind: bytes) -> _Standby | None:
-        """A child for requests of a kind, taken off the list; None when there is none.
-
-        One that still practises will do: it is further than a new one would be.
-        """
-        for standby in self._standbys:
-            if standby.kind == kind:
-                self._standbys.remove(standby)
-                if _is_ready(standby.line) or time.monotonic() - standby.made < _HANGING:
-                    return standby
-                standby.line.close()  # it ends when it comes to
-                self._last = None
-        return None
 
     def _fork(self, body: Callable[[], None]) -> int:
         # A signal for the child that comes before it has its own handlers waits.
@@ -366,93 +251,15 @@ class Launcher:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         self._listener.close()
         os.close(self._lock)
-        for standby in self._standbys:
-            standby.line.close()
+        self._standbys.dismiss()
         os.setsid()
         gc.enable()
-
-    def _work(self, connection: socket.socket, fields: list[bytes], descriptors: list[int]) -> None:
-        """Be the command: its descriptors, directory, umask, environment, arguments."""
-        _end_with(connection)
-        for target, fd in enumerate(descriptors[:3]):
-            os.dup2(fd, target)
-        try:
-            os.fchdir(descriptors[3])
-        except OSError:
-            os.chdir("/")
-        for fd in descriptors:
-            os.close(fd)
-        os.umask(int(fields[1]))
-        count = int(fields[2])
-        arguments = [os.fsdecode(word) for word in fields[3 : 3 + count]]
-        os.environ.clear()
-        for entry in fields[3 + count :]:
-            key, _, value = entry.partition(b"=")
-            if key:
-                os.environb[key] = value
-        sys.argv = ["scow", *arguments]
-        code = self._run(arguments)
-        for fd in range(3):
-            # Whoever reads our output sees its end now: ours may take a while, for what the kernel has to give back.
-            with contextlib.suppress(OSError):
-                os.close(fd)
-        connection.sendall(bytes([code & 0xFF]))
-        habits.pass_on()
-        os._exit(0)
-
-    def _run(self, arguments: list[str]) -> int:
-        _fresh_standard_streams()
-        try:
-            code = self._frontend(arguments)
-        except SystemExit as leave:
-            code = leave.code if isinstance(leave.code, int) else int(leave.code is not None)
-            if isinstance(leave.code, str):
-                sys.stderr.write(leave.code + "\n")
-        except BaseException as error:  # noqa: BLE001 - the last border of the command
-            sys.stderr.write(f"scow: {type(error).__name__}: {error}\n")
-            code = 1
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
-        return code
-
-
-def _is_ready(line: socket.socket) -> bool:
-    try:
-        return line.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK) == _READY
-    except OSError:
-        return False
-
-
-def _is_called(line: socket.socket) -> bool:
-    """Whether something has come, or nothing will come any more."""
-    return bool(select.select([line], [], [], 0)[0])
-
-
-def _leisurely() -> None:
-    """Let others go first (sched(7), the nice value), if that can be taken back."""
-    if has_bounding(_CAP_SYS_NICE):
-        os.nice(_LEISURE)
 
 
 def _as_nice_as(connection: socket.socket, pid: int) -> None:
     """A child has the priority of the process that it works for, whatever its own was (setpriority(2))."""
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, _peer(connection).pid))
-
-
-def _end_with(connection: socket.socket) -> None:
-    """Be killed when the other end is closed: whoever kills the command means its worker (fcntl(2), F_SETSIG).
-
-    Nothing else makes this signal: the dispatcher sends nothing more.
-    """
-    fcntl.fcntl(connection, fcntl.F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(connection, fcntl.F_SETFL, fcntl.fcntl(connection, fcntl.F_GETFL) | os.O_ASYNC)
-    poller = select.poll()
-    poller.register(connection, select.POLLHUP)
-    if poller.poll(0):
-        os._exit(1)  # it was closed before
 
 
 def _tell_taken(connection: socket.socket, fields: list[bytes], pid: int) -> None:
@@ -471,14 +278,6 @@ def _supervise(request: bytes, channel: int) -> None:
     from scow.supervisor.main import start
 
     start(SuperviseRequest.decode(request), os.dup(channel))
-
-
-def _fresh_standard_streams() -> None:
-    """The streams were made for /dev/null; the command's may be a terminal, with other buffering."""
-    # No `with`: they stay open as long as the process lives.
-    sys.stdin = open(0, closefd=False)  # noqa: SIM115
-    sys.stdout = open(1, "w", closefd=False, buffering=1 if os.isatty(1) else -1)  # noqa: SIM115
-    sys.stderr = open(2, "w", closefd=False, buffering=1, errors="backslashreplace")  # noqa: SIM115
 
 
 def warm_failure() -> int:
@@ -512,27 +311,6 @@ def _idle_seconds() -> float:
         return load_config().idle_seconds()
     except ScowError:
         return Config().idle_seconds()
-
-
-def sources() -> list[str]:
-    """Everything that was loaded: modules, the directories they come from, the configuration."""
-    files = [module.__dict__.get("__file__") for module in list(sys.modules.values()) if hasattr(module, "__dict__")]
-    paths = {path for path in files if path and "scow" in path}
-    paths.update(path for path in sys.path if path)
-    paths.add(str(SYSTEM_FILE))
-    return sorted(paths)
-
-
-def stamp(paths: list[str]) -> list[int]:
-    """The age of files and directories; what is missing counts as 0."""
-    return [_mtime(path) for path in paths]
-
-
-def _mtime(path: str) -> int:
-    try:
-        return os.stat(path).st_mtime_ns
-    except OSError:
-        return 0
 
 
 if __name__ == "__main__":
