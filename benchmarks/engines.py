@@ -73,19 +73,8 @@ class Engine:
         return False
 
 
-@dataclass
 class Scow(Engine):
-    """scow has no `rmi` yet: each pull goes into a root of its own."""
-
-    pulls: int = 0
-
-    def pull(self, reference: str) -> float:
-        self.pulls += 1
-        root = Path(self.environment["SCOW_ROOT"]).with_name(f"pull-{self.pulls}")
-        try:
-            return self.timed("--root", str(root), "pull", reference)
-        finally:
-            shutil.rmtree(root)
+    """scow, whose processes are told by their command lines."""
 
     def forget(self) -> None:
         """End the launcher."""
