@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -16,6 +17,12 @@ _ARCH: Final = {
     "armhf": ("arm", "v7"), "armv7l": ("arm", "v7"), "armel": ("arm", "v6"), "armv6l": ("arm", "v6"),
     "ppc64le": ("ppc64le", ""), "s390x": ("s390x", ""), "riscv64": ("riscv64", ""), "loongarch64": ("loong64", ""),
 }  # fmt: skip
+#: What may stand alone.
+_SYSTEMS: Final = frozenset(("linux", "windows", "darwin", "freebsd", "netbsd", "openbsd", "solaris", "illumos"))
+_MACHINES: Final = frozenset(
+    ("386", "arm", "ppc64", "ppc", "mips", "mipsle", "mips64", "mips64le", "riscv", "s390", "loong64", "wasm")
+)
+_PART: Final = re.compile(r"[a-z0-9_.-]+")
 #: The variant that an empty one means.
 _DEFAULT_VARIANT: Final = {"amd64": "v1", "arm64": "v8", "arm": "v7"}
 
@@ -33,12 +40,21 @@ class Platform:
 
     @classmethod
     def parse(cls, text: str) -> Platform:
-        """Read `os/arch[/variant]` or `arch`, as Docker's --platform. Raises Invalid."""
+        """Read `os/arch[/variant]`, `os` or `arch`, as Docker's --platform (containerd/platforms). Raises Invalid."""
+        if "," in text:
+            raise Invalid(f"platform {text!r} is more than one", hint="name one of them; each is done by itself")
         parts = text.lower().split("/")
-        if not 1 <= len(parts) <= 3 or not all(parts):
+        if not 1 <= len(parts) <= 3 or not all(_PART.fullmatch(part) for part in parts):
             raise Invalid(f"platform {text!r} is not os/architecture[/variant]", hint="for example linux/arm64")
         if len(parts) == 1:
-            parts = ["linux", parts[0]]
+            if parts[0] in _SYSTEMS:
+                parts = [parts[0], os.uname().machine]
+            elif parts[0] in _ARCH or parts[0] in _MACHINES:
+                parts = ["linux", parts[0]]
+            else:
+                raise Invalid(
+                    f"platform {text!r}: unknown operating system or architecture", hint="for example linux/arm64"
+                )
         architecture, variant = _ARCH.get(parts[1], (parts[1], ""))
         if len(parts) == 3:
             variant = parts[2]

@@ -27,6 +27,8 @@ from scow.model.signals import signal_number
         ("linux/arm64/v8", Platform("linux", "arm64", "v8")),
         ("Linux/ARM/v7", Platform("linux", "arm", "v7")),
         ("armhf", Platform("linux", "arm", "v7")),
+        ("riscv64", Platform("linux", "riscv64")),
+        ("linux", Platform.host()),
         ("windows/amd64", Platform("windows", "amd64")),
     ],
 )
@@ -35,7 +37,7 @@ def test_platforms(text: str, platform: Platform) -> None:
     assert Platform.parse(str(platform)) == platform
 
 
-@pytest.mark.parametrize("text", ["", "/", "linux/", "/amd64", "a/b/c/d", "linux//v8"])
+@pytest.mark.parametrize("text", ["", "/", "foo", "linux/amd64,linux/arm64", "a b/c", "linux/", "/amd64", "a/b/c/d", "linux//v8"])
 def test_platforms_refused(text: str) -> None:
     with pytest.raises(Invalid):
         Platform.parse(text)
