@@ -154,10 +154,11 @@ class BuildEvent:
     """Something that happened. `step` is a number that stays the same for one step; `seconds` since it began.
 
     kind: plan (`total` steps are to come) | start (on top of the steps `inputs`) | output (`data`, as it was written)
-    | cached | done | failed | note. What belongs to no stage is no step of the plan.
+    | status (of a layer that is fetched, `title`: `why` is its phase; `current` of `total` bytes) | cached | done
+    | failed | note. What belongs to no stage is no step of the plan.
     """
 
-    kind: Literal["plan", "start", "output", "cached", "done", "failed", "note"]
+    kind: Literal["plan", "start", "output", "status", "cached", "done", "failed", "note"]
     step: int
     title: str = ""
     stage: str = ""
@@ -167,6 +168,7 @@ class BuildEvent:
     #: What has changed since it was last built; why it failed.
     why: str = ""
     inputs: tuple[int, ...] = ()
+    current: int = 0
     total: int = 0
 
 

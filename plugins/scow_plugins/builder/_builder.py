@@ -12,6 +12,7 @@ from scow.api.linux import read_beneath
 from scow.engine.builders import BuildEvent, BuildRequest, BuildResult, Finding
 from scow.engine.building import Base, Workbench
 from scow_plugins.builder._caches import export_caches, inline
+from scow_plugins.builder._fetching import Tally, fetching
 from scow_plugins.builder._include import Fetch
 from scow_plugins.builder._instructions import Arg, Instruction
 from scow_plugins.builder._lint import lint
@@ -44,7 +45,7 @@ class DockerfileBuilder:
 
     async def plan(self, bench: Workbench, request: BuildRequest) -> dict[str, Any]:
         """The plan as data; images are fetched for it, for what they say."""
-        plan, _, _ = await _planned(bench, request)
+        plan, _, _ = await _planned(bench, request, lambda _: None, Tally())
         return plan.as_data()
 
     async def build(
@@ -52,7 +53,8 @@ class DockerfileBuilder:
     ) -> BuildResult:
         """Build. Raises Invalid, NotFound, Conflict, and what the engine raises."""
         check_outputs(bench, request)
-        plan, bases, dockerfile = await _planned(bench, request)
+        tally = Tally()
+        plan, bases, dockerfile = await _planned(bench, request, listener, tally)
         configs = {name: base.config for (name, _), base in bases.items()}
         warnings = lint(dockerfile, _options(request), request.ignore, configs.get)
         if dockerfile.file.check_error and warnings:
@@ -62,7 +64,7 @@ class DockerfileBuilder:
         _tell_unused(dockerfile, request, listener)
         cache = bench.cache()
         try:
-            solver = Solver(bench, request, plan, listener, cache)
+            solver = Solver(bench, request, plan, listener, cache, tally)
             solver.take_bases(bases)
             solver.breaks = breaks
             solved = await solver.run()
@@ -115,7 +117,7 @@ def _options(request: BuildRequest) -> Options:
 
 
 async def _planned(
-    bench: Workbench, request: BuildRequest
+    bench: Workbench, request: BuildRequest, listener: Callable[[BuildEvent], None], tally: Tally
 ) -> tuple[Plan, dict[tuple[str, Platform], Base], Dockerfile]:
     dockerfile = _understood(request)
     bases: dict[tuple[str, Platform], Base] = {}
@@ -123,7 +125,10 @@ async def _planned(
 
     async def config(name: str, platform: Platform, said: Instruction) -> Mapping[str, Any]:
         try:
-            bases[name, platform] = base = await bench.base(name, platform, pull=request.pull, place=name in places)
+            with fetching(listener, tally, name) as report:
+                bases[name, platform] = base = await bench.base(
+                    name, platform, pull=request.pull, place=name in places, report=report
+                )
         except ScowError as error:
             raise type(error)(located(said.at.place_of_rest, error.message), hint=error.hint) from None
         return base.config

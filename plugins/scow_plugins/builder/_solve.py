@@ -36,6 +36,7 @@ from scow_plugins.builder._cache import Key, explain, packed
 from scow_plugins.builder._cachedoc import Noted, layer_of
 from scow_plugins.builder._caches import Imported, open_caches
 from scow_plugins.builder._contexts import cloned, commit_of
+from scow_plugins.builder._fetching import Tally, fetching
 from scow_plugins.builder._gitref import GitRef, parse_git
 from scow_plugins.builder._ignore import Ignore, read_patterns
 from scow_plugins.builder._layout import Layout, owner_of
@@ -66,20 +67,6 @@ class Solved:
     last: int = 0
 
 
-@dataclass(slots=True)
-class Tally:
-    """How many steps there were."""
-
-    steps: int = 0
-    cached: int = 0
-    shown: int = 0
-
-    def number(self) -> int:
-        """A number for what is shown next."""
-        self.shown += 1
-        return self.shown
-
-
 class Solver:
     """Solves one plan."""
 
@@ -90,13 +77,14 @@ class Solver:
         plan: Plan,
         listener: Callable[[BuildEvent], None],
         cache: BuildCache,
+        tally: Tally,
     ) -> None:
         self.bench = bench
         self.request = request
         self.plan = plan
         self.tell = listener
         self.cache = cache
-        self.tally = Tally()
+        self.tally = tally
         #: What this build has met, for caches that others take.
         self.noted: list[Noted] = []
         self.memos: dict[str, str] = {}
@@ -139,7 +127,10 @@ class Solver:
         async with self._fetching:
             if key not in self._bases:
                 place = name in places_among(self.request.contexts)
-                self._bases[key] = await self.bench.base(name, key[1], pull=self.request.pull, place=place)
+                with fetching(self.tell, self.tally, name) as report:
+                    self._bases[key] = await self.bench.base(
+                        name, key[1], pull=self.request.pull, place=place, report=report
+                    )
             return self._bases[key]
 
     def take_bases(self, bases: dict[tuple[str, Platform], Base]) -> None:

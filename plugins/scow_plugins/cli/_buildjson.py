@@ -1,12 +1,12 @@
 """`--progress rawjson`: a line for each piece of news, in the form of BuildKit's SolveStatus (client/graph.go). Pure.
 
     {"vertexes": [{"digest", "inputs", "name", "started", "completed", "cached", "error"}]}
-    {"statuses": [{"id", "vertex", "current", "timestamp", "started", "completed"}]}
+    {"statuses": [{"id", "vertex", "name", "current", "total", "timestamp", "started", "completed"}]}
     {"logs": [{"vertex", "stream", "data", "timestamp"}]}
     {"warnings": [{"level", "short", "url", "sourceInfo", "range"}]}
 
 Times are RFC 3339 in UTC, `data` and `short` base64, streams 1 (output) and 2 (errors). A vertex's digest names it
-within one build only. A status says why a step was not found in the cache (`--explain`).
+within one build only. A status is a layer that is fetched, or says why a step was not found in the cache (`--explain`).
 """
 
 from __future__ import annotations
@@ -15,10 +15,14 @@ import base64
 import hashlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from scow.engine.builders import BuildEvent, Finding
+
+
+#: Phases of a layer after which nothing comes.
+ENDED: Final = frozenset({"complete", "exists"})
 
 
 class Statuses:
@@ -27,6 +31,7 @@ class Statuses:
     def __init__(self, *, explain: bool = False) -> None:
         self._explain = explain
         self._vertexes: dict[int, dict[str, Any]] = {}
+        self._layers: dict[tuple[int, str], str] = {}
 
     def lines(self, event: BuildEvent, now: float) -> Iterator[dict[str, Any]]:
         """The statuses of an event; `now` in seconds since the epoch."""
@@ -37,12 +42,27 @@ class Statuses:
             yield {"warnings": [{"level": 1, "short": _base64(event.title.encode())}]}
         elif event.kind == "start":
             yield {"vertexes": [self._begun(event, moment)]}
+        elif event.kind == "status":
+            yield {"statuses": [self._status(event, moment)]}
         elif event.kind == "output":
             stream = 2 if event.stream == "stderr" else 1
             vertex = self._vertexes[event.step]["digest"]
             yield {"logs": [{"vertex": vertex, "stream": stream, "data": _base64(event.data), "timestamp": moment}]}
         else:
             yield from self._ended(event, moment)
+
+    def _status(self, event: BuildEvent, moment: str) -> dict[str, Any]:
+        began = self._layers.setdefault((event.step, event.title), moment)
+        status: dict[str, Any] = {
+            "id": event.title,
+            "vertex": self._vertexes[event.step]["digest"],
+            "name": event.why,
+            "current": event.current,
+            "total": event.total,
+            "timestamp": moment,
+            "started": began,
+        }
+        return status | ({"completed": moment} if event.why in ENDED else {})
 
     def _begun(self, event: BuildEvent, moment: str) -> dict[str, Any]:
         # No two steps of one build are one vertex, also where they say the same.

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from scow_plugins.cli._buildjson import Statuses, warning
+from scow_plugins.cli._buildjson import ENDED, Statuses, warning
 from scow_plugins.cli._cli import Cli, write_all
-from scow_plugins.cli._liveview import Running, layout, padded, rows_of
+from scow_plugins.cli._liveview import TAIL, Running, layout, padded, rows_of
 from scow_plugins.cli._tty import terminal_size
-from scow_plugins.cli._units import printable
+from scow_plugins.cli._units import human_size, printable
 
 if TYPE_CHECKING:
     from scow.engine.builders import BuildEvent, Finding
@@ -82,6 +82,8 @@ class View:
                 self._lines([f"#{event.step} {printable(event.title)}"])
         elif event.kind == "output":
             self._output(event)
+        elif event.kind == "status":
+            self._layer(event)
         else:
             self._end(event)
 
@@ -110,6 +112,18 @@ class View:
         if len(running.rest) > 1 << 16:
             lines, running.rest = [*lines, running.rest], b""
         self._said(event.step, running, lines)
+
+    def _layer(self, event: BuildEvent) -> None:
+        running = self._running[event.step]
+        amount = f"{human_size(event.current)}/{human_size(event.total)}" if event.current < event.total else ""
+        line = f"{event.title.partition(':')[2][:12]} {event.why} {amount or human_size(event.total)}"
+        running.layers.pop(event.title, None)
+        if event.why in ENDED:
+            if self._style == "plain":
+                self._lines([f"#{event.step} {self._clock() - running.began:.3f} {line}"])
+        else:
+            running.layers[event.title] = line
+        running.tail = list(running.layers.values())[-TAIL:]
 
     def _said(self, step: int, running: Running, lines: list[bytes]) -> None:
         shown = [_readable(line) for line in lines]

@@ -22,6 +22,8 @@ class Running:
     began: float
     rest: bytes = b""
     tail: list[str] = field(default_factory=list)
+    #: Layers that are on their way.
+    layers: dict[str, str] = field(default_factory=dict)
 
     def said(self, lines: Sequence[str]) -> None:
         """Lines that have come."""

@@ -121,6 +121,28 @@ def test_live(pipe: tuple[int, Shown]) -> None:
     assert text.endswith("\x1b[2A\r\x1b[J[+] Building 0.0s (1/3) ERROR\n")
 
 
+def test_images_on_their_way(pipe: tuple[int, Shown]) -> None:
+    """Plain lines say what has come; programs hear of all of it."""
+    layer = "sha256:" + "ab" * 32
+    news = [
+        BuildEvent("start", 1, "FROM x"),
+        BuildEvent("status", 1, layer, why="downloading", current=10, total=2000),
+        BuildEvent("status", 1, layer, why="complete", current=2000, total=2000),
+        BuildEvent("done", 1, seconds=2),
+    ]
+    programs = View(pipe[0], "rawjson", now=lambda: 1e9)
+    people = View(pipe[0], "plain", clock=lambda: 0.0)
+    for view in (programs, people):
+        for event in news:
+            view.take(event)
+    lines = pipe[1]().splitlines()
+    (status,) = json.loads(lines[2])["statuses"]
+    assert (status["id"], status["current"], status["total"], status["name"]) == (layer, 2000, 2000, "complete")
+    assert status["completed"] == status["started"] == MOMENT
+    assert "completed" not in json.loads(lines[1])["statuses"][0]
+    assert lines[4:] == ["#1 FROM x", "#1 0.000 abababababab complete 2kB", "#1 DONE 2.0s", ""]
+
+
 def test_nothing_is_wider_or_higher_than_the_terminal() -> None:
     running = [
         Running(f"step {number} " + "日本" * 30, 0.0, tail=["wide " + "語" * 40, "e\u0301" * 200, "short"])

@@ -37,7 +37,9 @@ def test_platforms(text: str, platform: Platform) -> None:
     assert Platform.parse(str(platform)) == platform
 
 
-@pytest.mark.parametrize("text", ["", "/", "foo", "linux/amd64,linux/arm64", "a b/c", "linux/", "/amd64", "a/b/c/d", "linux//v8"])
+@pytest.mark.parametrize(
+    "text", ["", "/", "foo", "linux/amd64,linux/arm64", "a b/c", "linux/", "/amd64", "a/b/c/d", "linux//v8"]
+)
 def test_platforms_refused(text: str) -> None:
     with pytest.raises(Invalid):
         Platform.parse(text)
