@@ -20,7 +20,7 @@ from typing import Final
 import structlog
 
 from scow.engine.core import Core
-from scow.engine.garbage import sweep
+from scow.engine.garbage import in_thread, sweep
 from scow.engine.marking import needed
 from scow.engine.types import BuildCacheEntry, BuildCacheRemoval
 from scow.engine.usage import Piece, Pieces, tree_bytes
@@ -287,12 +287,16 @@ def _tidy(core: Core) -> None:
             delete(path)
 
 
-def collect(core: Core) -> None:
-    """Keep the cache within its limits, after a build. Quick when there is nothing to do; never raises."""
+async def collect(core: Core) -> None:
+    """Keep the cache within its limits, after a build. Quick when there is nothing to do."""
+    if _due(core, limits(core)[0]):
+        await in_thread(core, _collect)
+
+
+def _collect(core: Core) -> None:
+    """Never raises: a build that went well isn't to fail in the end."""
     try:
         most, oldest = limits(core)
-        if not _due(core, most):
-            return
         if oldest:
             before = time.time() - oldest
             prune(core, wanted=lambda entry: entry.used < before)

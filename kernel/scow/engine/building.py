@@ -504,10 +504,8 @@ async def open_workbench(
         raise Internal(f"{work} belongs to somebody else")
     bench = Workbench(core, work, driver, process)
     try:
-        dead, garbage = await trio.to_thread.run_sync(_sweep, bench, base)
-        if dead:
-            rows.forget(core.database, (), (), garbage)
-            await in_thread(core, sweep, patience=0)
+        if len(os.listdir(base)) > 1:
+            await _clean_up(core, bench, base)
         async with bringing_in(core):
             failed = True
             try:
@@ -520,12 +518,23 @@ async def open_workbench(
         os.close(lock)
 
 
+async def _clean_up(core: Core, bench: Workbench, base: Path) -> None:
+    """After builds that were killed."""
+    dead, garbage = await trio.to_thread.run_sync(_sweep, bench, base)
+    if dead:
+        rows.forget(core.database, (), (), garbage)
+        await in_thread(core, sweep, patience=0)
+
+
 def _sweep(bench: Workbench, base: Path) -> tuple[bool, list[tuple[rows.Kind, Digest]]]:
     """Remove what builds that were killed have left; gives whether there were any, and what they had made."""
     dead, garbage = False, []
     for work in base.iterdir():
         if not (work / "lock").exists() and not any(work.iterdir()):
-            continue  # it is just being made
+            # It is just being made, and will be again; or whoever made it was killed right then.
+            with suppress(OSError):
+                work.rmdir()
+            continue
         lock = take(work)
         if lock is None:
             continue

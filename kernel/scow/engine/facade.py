@@ -534,9 +534,9 @@ class Engine:
             async with open_workbench(self._core, storage, runtime) as bench:
                 yield bench
         except ScowError:
-            await in_thread(self._core, buildgarbage.collect)
+            await buildgarbage.collect(self._core)
             raise
-        await in_thread(self._core, buildgarbage.collect)
+        await buildgarbage.collect(self._core)
 
     async def build_cache(self) -> tuple[BuildCacheEntry, ...]:
         """What builds have left for later ones: layers, cache mounts, digests of files. The last used first."""

@@ -396,8 +396,8 @@ class Solver:
         if op.origin.kind in ("context", "named"):
             tree, lock = self._context(op.origin)
             async with lock:
-                found.sources = await trio.to_thread.run_sync(_choose_all, tree, op)
-                return await trio.to_thread.run_sync(lambda: digest_of(found.sources, mode, owners=False))
+                found.sources, digest = await trio.to_thread.run_sync(_choose_and_digest, tree, op, mode)
+                return digest
         stack = await self.stack_of(op.origin)
         memo = Key(
             "choose", tree=chain_of(stack), sources=op.sources, exclude=op.exclude, parents=op.parents, mode=op.chmod
@@ -601,6 +601,11 @@ def _places(request: BuildRequest) -> Iterator[tuple[str, Path, bytes]]:
 
 def _index_name(path: Path) -> str:
     return hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:32]
+
+
+def _choose_and_digest(tree: Tree, op: CopyOp, mode: Mode | None) -> tuple[tuple[Source, ...], str]:
+    sources = _choose_all(tree, op)
+    return sources, digest_of(sources, mode, owners=False)
 
 
 def _choose_all(tree: Tree, op: CopyOp) -> tuple[Source, ...]:
