@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import stat
 import tarfile
 from collections.abc import AsyncIterator, Callable
@@ -41,6 +42,8 @@ from ._place import Place, parse_place
 
 _PIECE: Final = 1024 * 1024
 _MARKER: Final = b'{"imageLayoutVersion":"1.0.0"}'
+#: What is there when the very first write was killed.
+_UNFINISHED: Final = re.compile(r"\.oci-layout\.[0-9]+\.tmp")
 Report = Callable[[int], None]
 
 
@@ -131,9 +134,12 @@ class _Directory:
 async def _directory(place: Place) -> AsyncIterator[_Directory]:
     with _disk(place.path):
         place.path.mkdir(parents=True, exist_ok=True)
-    known = [path.name for path in place.path.iterdir()]
+    known = [path.name for path in place.path.iterdir() if not _UNFINISHED.fullmatch(path.name)]
     if known and "oci-layout" not in known:
         raise Invalid(f"{place.path} is not empty, and no OCI image layout")
+    # First of all: who finds the rest of a write that was killed knows by it what this is, and can go on.
+    with _disk(place.path):
+        _put(place.path / "oci-layout", _MARKER)
     directory = _Directory(place)
     yield directory
     await trio.to_thread.run_sync(_write_index, place.path, directory.listing.entries)
@@ -145,7 +151,6 @@ def _write_index(root: Path, entries: list[dict[str, Any]]) -> None:
         fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
-            _put(root / "oci-layout", _MARKER)
             document: dict[str, Any] = {"schemaVersion": 2}
             with suppress(FileNotFoundError):
                 document = msgspec.json.decode((root / "index.json").read_bytes()[:DOCUMENT_MAX], type=dict[str, Any])
