@@ -138,11 +138,12 @@ def wheel(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Times against docker and podman where they are installed; results go to benchmarks/results (root).
 
-    `nox -s bench -- run --rounds 5`, `-- pull --images 100`, `-- build --cases steps`: one of them, with its options.
+    `nox -s bench -- run --rounds 5`, `-- pull --images 100`, `-- build --cases steps`, `-- layers`: one of them, with
+    its options.
     """
     group(session, "bench")
     session.install(".")
-    scripts, arguments = ["run", "pull", "build"], list(session.posargs)
+    scripts, arguments = ["run", "pull", "build", "layers"], list(session.posargs)
     if arguments and arguments[0] in scripts:
         scripts = [arguments.pop(0)]
     for script in scripts:

@@ -16,6 +16,8 @@ class Results:
 
     versions: dict[str, str]
     samples: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    #: The engine that the others are compared with.
+    base: str = "scow"
 
     def add(self, measurement: str, engine: str, value: float) -> None:
         """Keep one sample."""
@@ -35,18 +37,23 @@ class Results:
         self._plot(directory / "results.svg")
 
     def table(self) -> str:
-        """Median and quartiles of each, and how many times scow's each other engine takes."""
+        """Median and quartiles of each, and how many times the base's each other engine takes."""
         engines = list(self.versions)
-        others = [engine for engine in engines if engine != "scow"]
-        head = ["", *(f"{engine} {self.versions[engine]}" for engine in engines), *(f"{e} / scow" for e in others)]
+        others = [engine for engine in engines if engine != self.base]
+        head = [
+            "",
+            *(f"{engine} {self.versions[engine]}".strip() for engine in engines),
+            *(f"{e} / {self.base}" for e in others),
+        ]
         rows = [head, ["---"] * len(head)]
         for measurement, by_engine in self.samples.items():
             row = [measurement]
             row += [_cell(by_engine.get(engine, [])) for engine in engines]
-            row += [_ratio(by_engine.get(engine, []), by_engine.get("scow", [])) for engine in others]
+            row += [_ratio(by_engine.get(engine, []), by_engine.get(self.base, [])) for engine in others]
             rows.append(row)
         lines = ["| " + " | ".join(row) + " |" for row in rows]
-        note = "Median (first to third quartile, number of samples). Ratios are of medians; above 1 scow is better."
+        note = "Median (first to third quartile, number of samples). Ratios are of medians; above 1"
+        note += f" {self.base} is better."
         return f"# Benchmark results\n\n{_machine()}\n\n" + "\n".join(lines) + f"\n\n{note}\n"
 
     def _plot(self, path: Path) -> None:
