@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,8 +16,13 @@ import trio
 from scow.testing.layers import archive, directory, file, hardlink, symlink
 from scow.testing.registry import Registry, serve
 
-from .conftest import Scow
+from .conftest import Scow, require
 from .images import APPLETS, BUSYBOX
+
+#: Where the launcher makes no difference.
+WARM = pytest.mark.parametrize("launcher", [True], ids=["warm"], indirect=True)
+#: Storage plugins as they are picked.
+ORDER = ["erofs", "overlay", "fuse", "native"]
 
 
 @contextmanager
@@ -87,6 +93,61 @@ def test_registry(evil: tuple[Scow, Registry], fault: Callable[[Registry], None]
     nothing_kept(scow)
 
 
+@WARM
+@pytest.mark.parametrize(
+    ("diff_ids", "says"),
+    [
+        (lambda right: [], "0 diff IDs for 2 layers"),
+        (lambda right: right[:1], "1 diff IDs for 2 layers"),
+        (lambda right: [*right, right[0]], "3 diff IDs for 2 layers"),
+        (lambda right: right[::-1], "has the diff ID"),
+        (lambda right: [right[0], "sha256:" + "0" * 64], "has the diff ID"),
+        (lambda right: [right[0], "sha256:short"], "must be 64"),
+    ],
+    ids=["none", "too few", "too many", "in another order", "another one", "no digest"],
+)
+def test_diff_ids(evil: tuple[Scow, Registry], diff_ids: Callable[[list[str]], list[str]], says: str) -> None:
+    """What a layer unpacks to is what the configuration says, or there is no image."""
+    scow, registry = evil
+    registry.add_image("evil/image", "latest", layers=[{"a": b"1"}, {"b": b"2"}])
+    document = json.loads(registry.manifests["evil/image", "latest"][1])
+    config = json.loads(registry.blobs[document["config"]["digest"]])
+    config["rootfs"]["diff_ids"] = diff_ids(config["rootfs"]["diff_ids"])
+    data = json.dumps(config).encode()
+    document["config"] |= {"digest": registry.add_blob(data), "size": len(data)}
+    registry.add_manifest("evil/image", "latest", document["mediaType"], document)
+    scow.fails("pull", "evil/image", code=1, says=says)
+    # A first layer that is what it should be may stay for the next try, as after a pull that was cut off.
+    assert scow("images", "-q") == ""
+    assert not list((scow.root / "storage").glob("*/staging/*"))
+    scow("gc", "-q", "--keep", "0")
+    nothing_kept(scow)
+
+
+_BOMBS = {
+    "entries": (archive(*(directory(f"d{number}") for number in range(60))), "more than 50 entries"),
+    "layer_bytes": (archive(file("zeros", bytes(9 << 20))), "more than 8388608 bytes"),
+}
+
+
+@WARM
+@pytest.mark.parametrize("storage", ["erofs", "overlay", "native"])
+@pytest.mark.parametrize("bomb", _BOMBS)
+def test_bombs(evil: tuple[Scow, Registry], bomb: str, storage: str) -> None:
+    """What a layer may make of a machine is limited, however small it comes."""
+    scow, registry = evil
+    layer, says = _BOMBS[bomb]
+    registry.add_image("evil/image", "latest", layers=[layer])
+    limits = "max_entries = 50\nmax_layer_bytes = 8388608\n"
+    blocked = [name for name in ORDER if name != storage]
+    scow.config.write_text(
+        f"plugin_block = {json.dumps(blocked)}\n" + scow.config.read_text() + f"[plugins.{storage}]\n{limits}"
+    )
+    errors = scow.fails("pull", "evil/image", code=1, says=says)
+    assert f"hint: raise max_{bomb} of the storage plugin" in errors
+    nothing_kept(scow)
+
+
 @pytest.mark.parametrize(
     "layer",
     [
@@ -154,6 +215,61 @@ def test_host_image_is_a_throw_away_copy(scow: Scow, tmp_path: Path) -> None:
     assert str(marker) in out
     assert not marker.exists()
     assert out.splitlines()[-1] == "0"  # the engine's own directories are hidden
+
+
+@WARM
+def test_plugins_in_their_order(evil: tuple[Scow, Registry], tmp_path: Path) -> None:
+    """erofs, overlay, fuse, native: each is picked where those before it can't work, and runs a container."""
+    require("fuse-overlayfs")
+    scow, registry = evil
+    registry.add_image("evil/image", "latest", layers=busybox(), config={"Env": ["PATH=/bin"]})
+    text = scow.config.read_text()
+    for number, name in enumerate(ORDER):
+        scow.config.write_text(f"plugin_block = {json.dumps(ORDER[:number])}\n{text}")
+        assert picked(scow) == name
+        assert scow("run", "--rm", "--network", "none", "evil/image", "echo", name) == f"{name}\n"
+        assert list((scow.root / "storage" / name / "layers").iterdir())
+    scow.config.write_text(f"plugin_block = {json.dumps(ORDER)}\n{text}")
+    scow.fails("run", "--rm", "evil/image", "true", code=125, says="storage")
+
+
+@WARM
+def test_a_disk_on_which_overlayfs_can_not_write(evil: tuple[Scow, Registry], tmp_path: Path) -> None:
+    """The state lies on an overlay, as in a container of docker's: the first two say why not, the next ones work."""
+    require("fuse-overlayfs")
+    scow, registry = evil
+    registry.add_image("evil/image", "latest", layers=busybox(), config={"Env": ["PATH=/bin"]})
+    for name in ("lower", "upper", "work", "merged"):
+        (tmp_path / "disk" / name).mkdir(parents=True)
+    disk = tmp_path / "disk"
+    options = f"lowerdir={disk}/lower,upperdir={disk}/upper,workdir={disk}/work"
+    subprocess.run(["mount", "-t", "overlay", "-o", options, "overlay", disk / "merged"], check=True)
+    old = scow.root
+    try:
+        scow.root = disk / "merged" / "root"
+        assert picked(scow) == "fuse"
+        listed = scow("plugins", "--format", "{{.Name}} {{.WhyNot}}")
+        for name in ("erofs", "overlay"):
+            (line,) = [each for each in listed.splitlines() if each.split()[0] == name]
+            assert "not supported as upperdir" in line
+        assert scow("run", "--rm", "--network", "none", "evil/image", "echo", "fuse") == "fuse\n"
+        scow.fails("run", "--rm", "--storage", "overlay", "evil/image", "true", code=125, says="overlay")
+        # Without the program there is always the last one.
+        scow.stop_launcher()
+        scow.env["PATH"] = str(tmp_path / "nothing")
+        assert picked(scow) == "native"
+        assert scow("run", "--rm", "--network", "none", "evil/image", "echo", "native") == "native\n"
+    finally:
+        scow.stop_launcher()
+        scow.root = old
+        subprocess.run(["umount", "-l", disk / "merged"], check=True)
+
+
+def picked(scow: Scow) -> str:
+    """The storage plugin that is used when nothing is said."""
+    lines = scow("plugins", "--format", "{{.Name}} {{.Picked}}").splitlines()
+    (name,) = [line.split()[0] for line in lines if line.endswith("unpack,mount")]
+    return name
 
 
 def test_machine_without_overlayfs(evil: tuple[Scow, Registry]) -> None:

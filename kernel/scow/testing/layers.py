@@ -89,10 +89,10 @@ def opaque(name: str) -> Member:
     return file(f"{name}/.wh..wh..opq" if name else ".wh..wh..opq")
 
 
-def archive(*members: Member) -> bytes:
-    """An uncompressed pax archive."""
+def archive(*members: Member, form: int = tarfile.PAX_FORMAT) -> bytes:
+    """An uncompressed archive; `form` is one of tarfile's formats."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+    with tarfile.open(fileobj=buffer, mode="w", format=form) as tar:
         for member in members:
             tar.addfile(member.info, io.BytesIO(member.data))
     return buffer.getvalue()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import tarfile
 from pathlib import Path
 
 from scow.testing.layers import (
@@ -141,6 +142,38 @@ async def check_hard_links(storage: Storage) -> None:
         assert "a/one" in tree["three"].links
         assert tree["s2"].kind == "symlink"
         assert tree["a"].mtime == WHEN * 10**9
+
+
+async def check_any_order_in_any_form(storage: Storage) -> None:
+    """Children before their parents, a directory's metadata late, entries twice; both forms of long names."""
+    long, deep = "n" * 180, "d/" + "sub/" * 60 + "file"
+    members = [
+        file(deep, b"deep"),
+        file(f"d/{long}", b"long"),
+        hardlink(f"elsewhere/{long}", f"d/{long}"),
+        symlink("link", "t" * 300),
+        directory("elsewhere", 0o700),
+        file("d/twice", b"first", 0o600),
+        file("d/twice", b"second", 0o640, uid=3_000_000),
+        directory("d", 0o700, uid=1),
+        file("d/after", b"a"),
+        directory("d", 0o711, uid=2),
+        directory("d/sub", 0o750),
+    ]
+    for name, form in (("pax", tarfile.PAX_FORMAT), ("gnu", tarfile.GNU_FORMAT)):
+        below = archive(directory("d", 0o777), file("d/twice", b"below"))
+        snapshots = await storage.unpack(below, archive(*members, form=form))
+        async with storage.mounted(snapshots, name) as root:
+            tree = read_tree(root)
+            assert (tree["d"].mode, tree["d"].owner, tree["d"].mtime) == (0o711, (2, 0), WHEN * 10**9)
+            assert (tree["d/sub"].mode, tree["d/sub"].mtime) == (0o750, WHEN * 10**9)
+            assert (tree["elsewhere"].mode, tree["elsewhere"].mtime) == (0o700, WHEN * 10**9)
+            assert (tree["d/twice"].data, tree["d/twice"].mode) == (b"second", 0o640)
+            assert tree["d/twice"].owner == (3_000_000, 0)
+            assert tree[deep].data == b"deep"
+            assert tree[f"d/{long}"].links == {f"elsewhere/{long}"}
+            assert (tree["link"].data, tree["d/after"].data) == (b"t" * 300, b"a")
+            assert len(tree) == 9 + 59, sorted(tree)
 
 
 async def check_links_in_paths(storage: Storage) -> None:
