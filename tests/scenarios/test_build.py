@@ -472,7 +472,13 @@ def test_others_run_what_is_built(pulled: Scow, registry: str, context: Path, tm
     seen = subprocess.run(
         ["skopeo", "inspect", "--tls-verify=false", f"docker://{pushed}"], capture_output=True, check=True
     )
-    assert json.loads(seen.stdout)["Digest"] == json.loads(metadata.read_text())["containerimage.digest"]
+    said = json.loads(metadata.read_text())
+    assert (
+        json.loads(seen.stdout)["Digest"]
+        == said["containerimage.digest"]
+        == said["containerimage.descriptor"]["digest"]
+    )
+    assert said["containerimage.descriptor"]["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
     build(pulled, context, 'FROM busybox\nRUN echo x > /x\nCMD ["cat", "/x"]\n', "-t", "shared:1")
     archive = tmp_path / "shared.tar"
     pulled("save", "-o", str(archive), "shared:1")
@@ -497,3 +503,24 @@ CMD stat -c '%u:%g' /there /numbers /numbers/deep /names
     image = build(pulled, context, text, "-q")
     assert pulled("run", "--rm", image).split() == ["0:0", "7:7", "7:7", "33:44"]
     assert config(pulled, image)["Healthcheck"] == {"Test": ["CMD-SHELL", "true"], "Interval": 90 * 10**9}
+
+
+def test_several_files_and_several_names(pulled: Scow, context: Path) -> None:
+    """A wildcard may mean several files where the destination is a directory; hard links stay such."""
+    for name in ("package.json", "package-lock.json"):
+        (context / name).write_text("{}\n")
+    os.link(context / "package.json", context / "other")
+    text = """FROM busybox AS linked
+RUN mkdir -p /d/sub && echo x > /d/one && ln /d/one /d/sub/two
+FROM busybox
+WORKDIR /app
+COPY package*.json /app
+COPY --from=linked --chown=5:6 /d /d
+COPY . /all/
+CMD ls /app; stat -c '%h %u' /d/one /d/sub/two; stat -c %h /all/other; rm /d/one; cat /d/sub/two
+"""
+    image = build(pulled, context, text, "-q")
+    lines = pulled("run", "--rm", image).splitlines()
+    assert lines == ["package-lock.json", "package.json", "2 5", "2 5", "2", "x"]
+    (context / "Dockerfile").write_text("FROM busybox\nCOPY package*.json /none\n")
+    pulled.fails("build", str(context), code=2, says="the destination must be a directory and end with a /")

@@ -16,6 +16,7 @@ from scow.engine.session import Conversation
 from scow.engine.types import ImageInfo
 from scow.entrypoints import scan
 from scow.errors import NotFound
+from scow.model.descriptor import Descriptor
 from scow.model.digest import Digest
 from scow.model.platform import Platform
 from scow.model.process import Ulimit
@@ -185,6 +186,8 @@ class BuildResult:
     warnings: tuple[Finding, ...] = ()
     #: Names that were pushed, with their digests.
     pushed: tuple[tuple[str, Digest], ...] = ()
+    #: Of its manifest, whose digest is `digest`.
+    descriptor: Descriptor | None = None
 
 
 class Builder(Protocol):

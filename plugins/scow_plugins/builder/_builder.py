@@ -81,6 +81,7 @@ class DockerfileBuilder:
             solver.tally.steps,
             warnings,
             pushed,
+            composed.manifest.descriptor,
         )
 
 

@@ -9,6 +9,7 @@ import os
 import posixpath
 import stat
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Final
 
 from scow.api import Invalid
@@ -39,15 +40,23 @@ class Layout:
         self._mtime = mtime
         #: Real paths that this layer has: true for directories.
         self._written: dict[str, bool] = {}
+        #: Where files with several names were put: of one source.
+        self._linked: dict[tuple[int, int, str], str] = {}
 
     def copy(self, tree: Tree, source: Source, target: str, *, parents: bool) -> None:
         """Put a source's files at an absolute target. Raises Invalid."""
+        self._linked.clear()
         into = target.endswith("/") or parents
         place = self.settle(target)
         if not source.is_directory:
             for each in source.files:
                 there = self._node(place)
                 inside = into or (there is not None and there.is_directory) or self._written.get(place) is True
+                if not inside and place in self._written:
+                    # BuildKit lets the last one win, against its own documentation: nobody can mean that.
+                    raise Invalid(
+                        "with more than one source file, the destination must be a directory and end with a /"
+                    )
                 self._put(tree, each, self._joined(place, each.name) if inside else place)
             return
         # What is meant is the directory's content: a target that isn't there is made, and has nothing of its mode.
@@ -162,7 +171,20 @@ class Layout:
         self._check_file(place, each.node.path)
         member = self._member(each, place, kind)
         self._written[place] = False
+        first = self._first(each, place) if kind == b"0" else None
+        if first is not None:
+            self._emit(replace(member, kind=b"1", size=0, link=_bytes(first), xattrs=None), ())
+            return
         self._emit(member, tree.content(each.node) if kind == b"0" else ())
+
+    def _first(self, each: Chosen, place: str) -> str | None:
+        """Where this source has put the same file under another name: it stays one file."""
+        status = each.node.status
+        if status.st_nlink < 2:
+            return None
+        # With the digest: not every file system's numbers can be trusted.
+        first = self._linked.setdefault((status.st_dev, status.st_ino, each.digest), place)
+        return first if first != place else None
 
     def _put_directory(self, each: Chosen, place: str) -> None:
         there = self._node(place)

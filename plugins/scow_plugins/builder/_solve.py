@@ -555,8 +555,6 @@ class _Writing:
     def write(self, writer: TarWriter) -> None:
         op = self._op
         layout = Layout(writer, self._below, owner=self._owner, mode=self._copying.mode, mtime=self._mtime)
-        if len(self._copying.sources) > 1 and not op.target.endswith("/") and not op.parents:
-            raise Invalid("with more than one source file, the destination must be a directory and end with a /")
         for source in self._copying.sources:
             assert self._tree is not None
             if op.add and op.unpack is not False and self._is_archive(source):

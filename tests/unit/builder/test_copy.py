@@ -199,6 +199,31 @@ def test_things_in_the_way(tree: Make, pattern: str, target: str) -> None:
         laid(tree(FILES), below, pattern, target)
 
 
+def test_hard_links_stay_links_within_a_source(tree: Make, tmp_path: Path) -> None:
+    source, below = tree({"d/one": "x", "d/sub/": "", "e/": "", "d/single": "y"}), tree({})
+    root = tmp_path / "tree0"
+    os.link(root / "d/one", root / "d/sub/two")
+    os.link(root / "d/one", root / "e/three")
+    laid_out = laid(source, below, "d", "/to/")
+    assert laid_out["to/one"].isreg()
+    assert (laid_out["to/sub/two"].type, laid_out["to/sub/two"].linkname) == (tarfile.LNKTYPE, "to/one")
+    assert laid_out["to/single"].isreg()
+    # Sources are each for itself, as BuildKit copies them.
+    both = laid(source, below, "[de]", "/to/")
+    assert both["to/three"].isreg()
+    assert both["to/sub/two"].islnk()
+
+
+def test_several_matches_need_a_directory(tree: Make) -> None:
+    """One that is there will do; what would be lost is refused."""
+    source = tree({"a1": "1", "a2": "2", "d/x": "3", "e1": "4"})
+    assert set(laid(source, tree({"to/": ""}), "a*", "/to")) == {"to", "to/a1", "to/a2"}
+    assert {"to", "to/x", "to/e1"} <= set(laid(source, tree({}), "[de]*", "/to"))
+    for below in (tree({}), tree({"to": "a file"})):
+        with pytest.raises(Invalid, match="the destination must be a directory and end with a /"):
+            laid(source, below, "a*", "/to")
+
+
 def test_names_that_would_remove_something(tree: Make) -> None:
     with pytest.raises(Invalid, match="mean that something is removed"):
         names(tree({"x/.wh.passwd": ""}), "x")

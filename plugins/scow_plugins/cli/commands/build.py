@@ -171,11 +171,17 @@ def _report(cli: Cli, args: Args, style: str, result: BuildResult, request: Buil
     if path := args.text("metadata-file"):
         import json
 
-        data = {
+        data: dict[str, Any] = {
             "containerimage.config.digest": str(result.id),
             "containerimage.digest": str(result.digest),
             "image.name": ",".join(args.all("tag")),
         }
+        if (manifest := result.descriptor) is not None:
+            data["containerimage.descriptor"] = {
+                "mediaType": manifest.media_type,
+                "digest": str(manifest.digest),
+                "size": manifest.size,
+            }
         _write(path, json.dumps(data, indent=2) + "\n")
     # Archives have IDs, too; plain files have none.
     images = [output for output in request.outputs if output.kind in ("image", "docker", "oci")]
