@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from scow.errors import Corrupt, Exhausted
@@ -52,8 +52,11 @@ def model_apply(tree: Model, entries: list[tuple[str, str]], data: bytes) -> Mod
                 raise Impossible
 
     def beneath_file(path: str) -> bool:
-        """Whiteouts there say nothing: what they hide is hidden by the file."""
-        return any(tree.get(str(parent), "directory") != "directory" for parent in PurePosixPath(path).parents)
+        """Whiteouts there say nothing, what they hide is hidden by the file; but directories above it are mentioned."""
+        above = [str(parent) for parent in reversed(PurePosixPath(path).parents)][1:]
+        first = next((number for number, each in enumerate(above) if tree.get(each, "directory") != "directory"), None)
+        mine.update(above[:first] if first is not None else ())
+        return first is not None
 
     def hide(paths: list[str]) -> None:
         kept = {path for path in paths if any(own == path or own.startswith(path + "/") for own in mine)}
@@ -123,6 +126,7 @@ def scratch() -> Iterator[Path]:
 
 
 @settings(max_examples=150, deadline=None)
+@example([[("file", "a/a")], [("opaque", "a/a"), ("whiteout", "a")]])
 @given(_LAYERS)
 def test_layers_give_the_models_tree(layers: list[list[tuple[str, str]]]) -> None:
     model: Model = {}
