@@ -178,17 +178,22 @@ class Workbench:
         self._work = work
         self.storage = storage
         self._runtime = runtime
-        self._cache: BuildCache | None = None
+        #: What the cache has named until now.
+        self._replaced: list[tuple[rows.Kind, Digest]] = []
         #: Where a builder keeps what it will want again; survives reboots.
         self.state_dir = core.paths.build
 
     def cache(self) -> BuildCache:
         """What was built before. To be closed."""
-        self._cache = BuildCache(self._core.paths.build_cache)
-        return self._cache
+        return BuildCache(self._core.paths.build_cache, self._note_replaced)
+
+    def _note_replaced(self, digest: str, layer: str) -> None:
+        self._replaced += [("blob", Digest.parse(digest)), ("layer", Digest.parse(layer))]
+        for kind, each in self._replaced[-2:]:
+            self._announce(kind, each)
 
     def _announce(self, kind: rows.Kind, digest: Digest) -> None:
-        """Write down what is about to be made: should we fail or be killed, it is garbage unless somebody needs it."""
+        """Write down what is about to be made, or named no more: garbage, should we fail, unless somebody needs it."""
         with disk_errors(self._core.paths.root):
             fd = os.open(self._work / _MADE, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -198,9 +203,7 @@ class Workbench:
 
     def note_garbage(self, *, failed: bool) -> None:
         """Let the next sweep look at what was replaced in the cache and, after a failure, at all that was made."""
-        garbage = _made(self._work) if failed else []
-        for digest, layer in self._cache.replaced if self._cache is not None else ():
-            garbage += [("blob", Digest.parse(digest)), ("layer", Digest.parse(layer))]
+        garbage = _made(self._work) if failed else self._replaced
         if garbage:
             # On a disk that is full to the last block it stays a leftover.
             with suppress(ScowError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,9 +72,9 @@ class Entry:
 class BuildCache:
     """One connection, for one thread. What goes wrong with the file is a miss."""
 
-    def __init__(self, path: Path) -> None:
-        #: Digests and chain IDs that records named before this connection gave them others.
-        self.replaced: list[tuple[str, str]] = []
+    def __init__(self, path: Path, replaced: Callable[[str, str], None] = lambda digest, chain: None) -> None:
+        """`replaced` is told the digest and chain ID of a layer that a record is going to name no more."""
+        self._replaced = replaced
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._connection = self._open(path)
 
@@ -116,7 +116,7 @@ class BuildCache:
     def touch(self, key: str, place: Place) -> bool:
         """A record is used now, there; false when it is gone."""
         try:
-            self._remember_replaced(key, place.chain, None)
+            self._tell_replaced(key, place.chain, None)
             return bool(
                 self._connection.execute(
                     "UPDATE layers SET used=?, uses=uses+1, chain=?, parent=? WHERE key=?",
@@ -129,7 +129,7 @@ class BuildCache:
     def add(self, key: str, record: Record, place: Place, parts: bytes = b"", files: bytes = b"") -> None:
         """Note a layer. `parts` and `files` are the builder's own, given back by `last`."""
         with suppress(sqlite3.DatabaseError):
-            self._remember_replaced(key, place.chain, record.digest)
+            self._tell_replaced(key, place.chain, record.digest)
             self._connection.execute(
                 "INSERT OR REPLACE INTO layers VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,1)",
                 (
@@ -149,10 +149,10 @@ class BuildCache:
                 ),
             )
 
-    def _remember_replaced(self, key: str, chain: str, digest: str | None) -> None:
+    def _tell_replaced(self, key: str, chain: str, digest: str | None) -> None:
         row = self._connection.execute("SELECT digest, chain FROM layers WHERE key=?", (key,)).fetchone()
         if row is not None and (row[1] != chain or digest not in (None, row[0])):
-            self.replaced.append((row[0], row[1]))
+            self._replaced(row[0], row[1])
 
     def memo(self, key: str) -> str | None:
         """A value that depends on nothing but its key."""
