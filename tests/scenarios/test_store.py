@@ -27,6 +27,12 @@ def layers(scow: Scow) -> set[str]:
     return {path.name for path in scow.root.glob("storage/*/layers/*")}
 
 
+def gc_line(scow: Scow, keep: str) -> list[str]:
+    """What a collection would do with the image `more:1`, in words."""
+    (line,) = [line for line in scow("gc", "--dry-run", "--keep", keep).splitlines() if " more:1 " in line]
+    return line.split()
+
+
 def test_tag_and_rmi(pulled: Scow) -> None:
     image = pulled("images", "-q", "--no-trunc").strip()
     pulled("tag", "busybox", "mine/box:2")
@@ -120,6 +126,15 @@ def test_space(pulled: Scow) -> None:
     assert "interrupted downloads" in out
     assert "Would take" in out
     assert blobs(pulled)
+    # Of what is removed it says what goes, and what others keep there.
+    pulled("commit", "done", "more:1")
+    kept, removed = (gc_line(pulled, keep) for keep in ("1g", "1k"))
+    assert kept[0] == "keep"
+    assert kept[-2:] == ["all", "fits"] or kept[-3:] == ["the", "rest", "fits"]
+    assert removed[0] == "remove"
+    assert sum(word.endswith(("MB", "kB")) for word in removed) == 2
+    assert "More than 1.024kB: what stays is used by containers" in pulled("gc", "-n", "--keep", "1k")
+    pulled("rmi", "more:1")
     out = pulled("system", "prune", "-af")
     assert "Deleted Containers:" in out
     assert "untagged: busybox:latest" in out

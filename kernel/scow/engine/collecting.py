@@ -67,25 +67,25 @@ def _plan(core: Core, keep: int) -> tuple[list[Decision], list[rows.ImageRow], t
         plan.append(Decision("build cache", "remove" if old.items else "keep", many, old.bytes if old.items else built))
     now -= old.bytes
     held = pinned - set(shares)  # by containers whose image is gone
-    doomed = []
+    doomed: list[rows.ImageRow] = []
     freed: set[Piece] = set()
     for row in sorted(images, key=lambda row: last.get(str(row.manifest), 0.0)):
         name = ", ".join(names.get(str(row.manifest), ([], []))[0]) or str(row.config)
         moment = last.get(str(row.manifest), 0.0)
         free = {piece for piece in pieces[row.manifest] if shares[piece] == 1} - held
-        size = sizes.sum(free)
+        size, shared = sizes.sum(free), sizes.sum(pieces[row.manifest] - free)
         if str(row.manifest) in used:
-            plan.append(Decision(name, "keep", f"container {used[str(row.manifest)]} uses it", size, moment))
+            plan.append(Decision(name, "keep", f"container {used[str(row.manifest)]} uses it", size, moment, shared))
         elif now <= keep:
-            plan.append(Decision(name, "keep", "the store is small enough without its removal", size, moment))
+            why = "the rest fits" if doomed or left or old.items else "all fits"
+            plan.append(Decision(name, "keep", why, size, moment, shared))
         else:
             shares.subtract(pieces[row.manifest])
             now -= size
             freed |= free
             doomed.append(row)
-            plan.append(
-                Decision(name, "remove", "no container uses it, and all that stays was used later", size, moment)
-            )
+            why = "no container uses it, and what stays was used later" if keep else "no container uses it"
+            plan.append(Decision(name, "remove", why, size, moment, shared))
     # Nobody has them any more but the build cache.
     more = [item for item in items if not freed.isdisjoint(item.pieces) and item not in old.items]
     return plan, doomed, (*old.items, *more), before, now

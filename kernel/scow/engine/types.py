@@ -268,13 +268,17 @@ class DiskUsage:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a collection does with one thing, why, and the bytes that only this thing takes."""
+    """What a collection does with one thing, and why.
+
+    `bytes` are those that go when only this is removed in its turn, `shared` those that others keep there.
+    """
 
     name: str
     action: Literal["keep", "remove"]
     reason: str
     bytes: int
     last_used: float = 0.0
+    shared: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -442,9 +442,10 @@ class _Conversation:
         await self._send(200, headers, _spoilt(data) if self._faults.corrupt_manifests else data)
 
     async def _put_manifest(self, request: Request, name: str, reference: str) -> None:
-        """Taken in only when all that it names is there, as the spec demands."""
+        """Taken in only when all that it names is there, as the spec demands; layers with URLs needn't be."""
         document = json.loads(request.body)
-        blobs = [entry["digest"] for entry in [document.get("config"), *document.get("layers", ())] if entry]
+        entries = [document.get("config"), *document.get("layers", ())]
+        blobs = [entry["digest"] for entry in entries if entry and not entry.get("urls")]
         children = [entry["digest"] for entry in document.get("manifests", ())]
         missing = [digest for digest in blobs if digest not in self._registry.blobs]
         missing += [digest for digest in children if (name, digest) not in self._registry.manifests]

@@ -61,7 +61,10 @@ async def _fetch_foreign(session: Session, missing: Failure, descriptor: Descrip
                 return
         except Failure as error:
             failure = error
-            failure.words = f"{urlsplit(url).hostname}: {failure.words}"
+            failure.words = f"the layer lies elsewhere, and {urlsplit(url).netloc}: {failure.words}"
+            if failure.verdict is Verdict.MISSING:
+                # The image is there: this isn't the registry's "no such thing".
+                failure.verdict = Verdict.AWAY
             # The registry itself did answer: its other scheme would say nothing else.
             failure.spoken = True
     raise failure

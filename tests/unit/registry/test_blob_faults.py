@@ -177,5 +177,5 @@ async def test_foreign_layers_come_from_https_only(registry, puller, sink_for):
         with pytest.raises(Unavailable, match="the layer's own URL is not an https one"):
             await puller().fetch(f"{registry.host}/a", sink.descriptor, sink)
         sink = sink_for(entry, urls=("https://127.0.0.1:1/x",))
-        with pytest.raises(Unavailable, match=r"127\.0\.0\.1: connection refused"):
+        with pytest.raises(Unavailable, match=r"lies elsewhere, and 127\.0\.0\.1:1: connection refused"):
             await puller().fetch(f"{registry.host}/a", sink.descriptor, sink)
