@@ -157,9 +157,10 @@ async def test_memory_stays_flat(storage: Storage) -> None:
     code = (
         "import sys, os, hashlib\n"
         "from scow.api.layers import Limits, write_image\n"
-        "from scow.api import Digest\n"
+        "from scow.api import OCI_LAYER, Descriptor, Digest\n"
         "class Blob:\n"
         "    def open(self): return open(sys.argv[1], 'rb')\n"
+        "    descriptor = property(lambda self: Descriptor(OCI_LAYER, digest, os.path.getsize(sys.argv[1])))\n"
         "digest = Digest('sha256', hashlib.file_digest(open(sys.argv[1], 'rb'), 'sha256').hexdigest())\n"
         "fd = os.open(sys.argv[2], os.O_RDWR | os.O_CREAT)\n"
         "write_image(Blob(), digest, digest, fd, lower=None, check=lambda: None, limits=Limits(), eager=False)\n"

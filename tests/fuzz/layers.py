@@ -226,7 +226,7 @@ def stream(data: bytes, place: Path) -> str:
         total += len(piece)
         if total > _INFLATED_MAX:
             break
-    with LayerStream(io.BytesIO(data), "sha256", lambda: None) as pieces:
+    with LayerStream(io.BytesIO(data), len(data), "sha256", lambda: None) as pieces:
         first = pieces.chunk()
     return f"{min(total, 1)} {bool(first)}"
 

@@ -111,8 +111,9 @@ async def _check_layers(core: Core, row: rows.ImageRow, checked: set[tuple[str, 
     title = _title(core, row, rows.names_of(core.database))
     manifest, config = images.manifest_of(core, row), images.config_of(core, row)
     found = []
+    chain = set(config.chain)
     for name, store in snapshot_stores(core):
-        there = {digest for digest in store.snapshots() if digest in config.chain and (name, digest) not in checked}
+        there = {digest for digest in store.snapshots() if digest in chain and (name, digest) not in checked}
         if not there:
             continue
         with _Beside(core) as beside:

@@ -159,8 +159,7 @@ class _Layers:
 
     async def _unpack_all(self) -> None:
         parents: tuple[Snapshot, ...] = ()
-        for index, layer in enumerate(self.manifest.layers):
-            chain_id = self.config.chain[index]
+        for index, (layer, chain_id) in enumerate(zip(self.manifest.layers, self.config.chain, strict=True)):
             snapshot = find_snapshot(self.core, self.driver, chain_id)
             if snapshot is None:
                 ready, blobs = self._blobs[index]

@@ -40,7 +40,7 @@ def apply_layer(
     tree = Tree(root, lower, limits)
     extractor = Extractor(tree, limits, owners=owners)
     try:
-        with LayerStream(blob.open(), diff_id.algorithm, check) as stream:
+        with LayerStream(blob.open(), blob.descriptor.size, diff_id.algorithm, check) as stream:
             reader = TarReader(stream.chunk)
             for entry in reader:
                 extractor.add(entry, reader.data)

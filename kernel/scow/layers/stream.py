@@ -2,7 +2,7 @@
 
 Inflating, hashing and writing files take about the same time, and the first two release the interpreter lock. Where
 files are large the reader waits for bytes and the hash would add to that wait; where they are small the threads wait
-for the reader.
+for the reader. A small layer isn't worth the threads, and images may have a hundred of them.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from scow.model.digest import Digest
 #: Chunks (of at most 1 MiB) that may wait for the reader, and for the hash. More wouldn't help: what takes longest
 #: does so for many chunks in a row.
 _AHEAD: Final = 4
+#: Blobs of no more bytes are inflated and hashed by their reader.
+_SMALL: Final = 64 * 1024
 #: How often a waiting reader looks whether it was cancelled, in seconds.
 _GLANCE: Final = 0.1
 #: How long closing waits for the thread, which may hang in a read that nobody answers.
@@ -33,8 +35,10 @@ class LayerStream:
     `check` is called while waiting and for each chunk; what it raises (cancellation) passes through.
     """
 
-    def __init__(self, raw: BinaryIO, algorithm: str, check: Callable[[], None]) -> None:
+    def __init__(self, raw: BinaryIO, size: int, algorithm: str, check: Callable[[], None]) -> None:
+        """`raw` gives the blob's `size` bytes; it is closed in the end."""
         self._raw = raw
+        self._inline = plain(raw) if size <= _SMALL else None
         self._hash = hashlib.new(algorithm)
         self._algorithm = algorithm
         self._check = check
@@ -48,13 +52,17 @@ class LayerStream:
         self._hasher = threading.Thread(target=self._digest, name="hash", daemon=True)
 
     def __enter__(self) -> LayerStream:
-        self._inflater.start()
-        self._hasher.start()
+        if self._inline is None:
+            self._inflater.start()
+            self._hasher.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._inline is not None:
+            self._raw.close()
+            return
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -64,6 +72,10 @@ class LayerStream:
     def chunk(self) -> bytes:
         """The next bytes, b"" at the end. Raises the blob's own error, or Corrupt."""
         self._check()
+        if self._inline is not None:
+            chunk = next(self._inline, b"")
+            self._hash.update(chunk)
+            return chunk
         with self._changed:
             while not self._chunks and not self._ended:
                 if not self._changed.wait(_GLANCE):
@@ -78,7 +90,8 @@ class LayerStream:
 
     def verify(self, expected: Digest) -> None:
         """Compare the digest of all bytes; only after `chunk` gave b"". Raises Corrupt."""
-        self._hasher.join()
+        if self._inline is None:
+            self._hasher.join()
         actual = Digest(self._algorithm, self._hash.hexdigest())
         if actual != expected:
             raise Corrupt(

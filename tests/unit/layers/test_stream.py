@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import io
+import random
+import threading
 
 import pytest
 import zstandard
@@ -51,9 +53,14 @@ def test_a_bomb_comes_in_small_chunks(pack) -> None:  # type: ignore[no-untyped-
     assert max(chunks) <= 1 << 20
 
 
-def test_the_digest_is_of_every_byte() -> None:
-    data = b"some bytes" * 1000
-    with LayerStream(io.BytesIO(gzip.compress(data)), "sha256", lambda: None) as stream:
+@pytest.mark.parametrize("size", [10_000, 3_000_000], ids=["inline", "ahead"])
+def test_the_digest_is_of_every_byte(size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    packed = gzip.compress(data, 1)
+    raw = io.BytesIO(packed)
+    before = threading.active_count()
+    with LayerStream(raw, len(packed), "sha256", lambda: None) as stream:
+        assert (threading.active_count() > before) == (size > 100_000)
         got = b""
         while chunk := stream.chunk():
             got += chunk
@@ -61,3 +68,13 @@ def test_the_digest_is_of_every_byte() -> None:
         stream.verify(Digest.of(data))
         with pytest.raises(Corrupt, match="diff ID"):
             stream.verify(Digest.of(data[:-1]))
+    assert raw.closed
+
+
+@pytest.mark.parametrize("size", [10_000, 3_000_000], ids=["inline", "ahead"])
+def test_a_stream_that_breaks_off(size: int) -> None:
+    packed = gzip.compress(random.Random(size).randbytes(size), 1)[:-100]
+    with LayerStream(io.BytesIO(packed), len(packed), "sha256", lambda: None) as stream:
+        chunks = iter(stream.chunk, b"")
+        with pytest.raises(Corrupt, match="cut short"):
+            list(chunks)

@@ -36,7 +36,7 @@ def write_image(
     what the blob's reader or `check` raises.
     """
     writer = LayerWriter(Image(FileOutput(fd, eager=eager)), lower, limits)
-    with LayerStream(blob.open(), diff_id.algorithm, check) as stream:
+    with LayerStream(blob.open(), blob.descriptor.size, diff_id.algorithm, check) as stream:
         reader = TarReader(stream.chunk)
         for entry in reader:
             writer.add(entry, reader.data)
