@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]|[@*#?$!-]")
+#: A name, a position, or one of the shell's own, which have no value here.
+_NAME: Final = re.compile(r"[^\W\d]\w*|[0-9]+|[@*#?$!-]")
 _BLANK: Final = " \t\r\n\v\f"
 #: Words within words within words: a bound for hostile files.
 _DEPTH: Final = 40
@@ -44,8 +45,13 @@ class Expander:
         return _Reader(self, text).split()
 
     def content(self, text: str) -> str:
-        """A here-document's content: variables replaced, quotes are ordinary characters. Raises ExpandError."""
-        return _Reader(self, text, quotes=False).until("")
+        """A here-document's content: variables replaced, quotes are ordinary characters. Raises ExpandError.
+
+        A backslash escapes any character and goes, whatever the file's escape is: so does BuildKit's frontend.
+        """
+        plain = Expander(self._values)
+        plain.used, plain.missing = self.used, self.missing
+        return _Reader(plain, text, quotes=False).until("")
 
     def lookup(self, name: str, at: int, *, guarded: bool = False) -> str | None:
         """A variable's value; one that is missing is noted unless the text says what to do then."""
@@ -123,10 +129,8 @@ class _Reader:
         escape, start = self.expander.escape, self.at
         self.at += 1
         if self.at >= len(self.text):
-            return escape if self.expander.raw or not self.quotes else ""
+            return escape if self.expander.raw else ""
         char = self.text[self.at]
-        if not self.quotes and char not in ("$", escape):
-            return escape
         self.at += 1
         return self.text[start : self.at] if self.expander.raw else char
 
@@ -167,7 +171,7 @@ class _Reader:
                 raise ExpandError("variables are nested too deeply", start)
             return self._braces(start)
         match = _NAME.match(self.text, self.at)
-        if match is None or (not match[0][0].isalnum() and match[0][0] not in "_@*#"):
+        if match is None:
             return "$"
         self.at = match.end()
         return self.expander.lookup(match[0], start) or ""

@@ -449,7 +449,7 @@ def heredoc_alone(run: Run) -> Heredoc | None:
     """The here-document that is the whole of a RUN: its content is the script."""
     if len(run.heredocs) != 1 or not run.command.shell:
         return None
-    return run.heredocs[0] if re.fullmatch(r"<<-?[^<\s]+", run.command.words[0].strip()) else None
+    return run.heredocs[0] if re.fullmatch(r"<<(-?|\s+)[^<\s]+", run.command.words[0].strip()) else None
 
 
 _READERS: Final[dict[str, Callable[[Statement, str], Instruction]]] = {

@@ -15,6 +15,7 @@ from scow_plugins.builder._expand import Expander, ExpandError
 from scow_plugins.builder._source import Heredoc, Option, Place, Source, Statement, located, wrong
 
 _DIRECTIVE: Final = re.compile(r"#[ \t]*([A-Za-z][A-Za-z0-9]*)[ \t]*=[ \t]*(.+?)[ \t]*")
+_ANNOUNCED: Final = re.compile(r"[0-9]*<<")
 _HEREDOC: Final = re.compile(r"([0-9]*)<<(-?)([^<]*)")
 #: Whose arguments may hold here-documents.
 _HERE: Final = frozenset({"RUN", "COPY", "ADD"})
@@ -69,6 +70,7 @@ class _Reader:
         self.usual_escape = escape
         self.lines = source.lines
         self.at = 0
+        self._places: dict[str, int] = {}
         self.directives: dict[str, tuple[str, int]] = {}
         self.empty: list[Place] = []
 
@@ -196,9 +198,18 @@ class _Reader:
                 break
         return "".join(pieces).rstrip(), tuple(segments)
 
+    def _last(self, line: str) -> int:
+        """Where a line stands for the last time; -1: nowhere."""
+        if not self._places:
+            self._places = {text: number for number, text in enumerate(self.lines)}
+        return self._places.get(line, -1)
+
     def _heredocs(self, statement: Statement, escape: str) -> tuple[Heredoc, ...]:
         found = []
-        for name, expand, chomp in heredocs_of(statement, escape):
+        for name, expand, chomp, spaced in heredocs_of(statement, escape):
+            # `$((1 << 2))` is one for BuildKit, too, which then misses its end: nobody can mean that.
+            if spaced and self._last(name) < self.at:
+                continue
             start = self.at
             body: list[str] = []
             while True:
@@ -214,15 +225,20 @@ class _Reader:
         return tuple(found)
 
 
-def heredocs_of(statement: Statement, escape: str) -> list[tuple[str, bool, bool]]:
-    """The here-documents that a statement's words announce: (name, expand, chomp)."""
+def heredocs_of(statement: Statement, escape: str) -> list[tuple[str, bool, bool, bool]]:
+    """The here-documents that a statement's words announce: (name, expand, chomp, whether a space is before the name).
+
+    With a space (`cat << EOF`) they are the shell's, so that only RUN has them.
+    """
     try:
         words = raw_words(statement.rest, escape)
     except ExpandError:
         return []
     found = []
-    for word in words:
-        match = _HEREDOC.fullmatch(word)
+    takes_spaces = _runs(statement)
+    for number, word in enumerate(words):
+        spaced = takes_spaces and _ANNOUNCED.fullmatch(word) is not None and number + 1 < len(words)
+        match = _HEREDOC.fullmatch(word + words[number + 1] if spaced else word)
         if match is None or not match[3]:
             continue
         marker = match[3]
@@ -231,8 +247,13 @@ def heredocs_of(statement: Statement, escape: str) -> list[tuple[str, bool, bool
         except ExpandError as error:
             raise wrong(statement.find(word), error.message) from None
         if len(names) == 1 and names[0]:
-            found.append((names[0], names[0] == marker, match[2] == "-"))
+            found.append((names[0], names[0] == marker, match[2] == "-", spaced))
     return found
+
+
+def _runs(statement: Statement) -> bool:
+    words = statement.rest.split(None, 1)
+    return statement.name == "RUN" or (statement.name == "ONBUILD" and bool(words) and words[0].upper() == "RUN")
 
 
 def raw_words(text: str, escape: str) -> list[str]:

@@ -199,9 +199,9 @@ class StageState:
 
     def _user(self, said: User) -> tuple[str, Op | None]:
         user = self._word(said, said.user)
-        if not user:
-            raise wrong(said.at.place_of_rest, f"USER {said.user} is empty")
         self.config["User"] = user
+        if not user:
+            del self.config["User"]  # what an image doesn't say
         return f"USER {user}", None
 
     def _volume(self, said: Volume) -> tuple[str, Op | None]:
@@ -277,8 +277,6 @@ class StageState:
 
     def _workdir(self, said: Workdir) -> tuple[str, Op | None]:
         path = self._word(said, said.path)
-        if not path:
-            raise wrong(said.at.place_of_rest, f"WORKDIR {said.path} is empty")
         path = self.absolute(path)
         self.config["WorkingDir"] = path
         return f"WORKDIR {path}", WorkdirOp(path, str(self.config.get("User") or ""))

@@ -21,6 +21,10 @@ VALUES = {"a": "123", "empty": "", "path": "/x/y.tar.gz", "blank": "p q"}
         ("$ab", ""),
         ("$a.b", "123.b"),
         ("$", "$"),
+        ("a$$b", "ab"),
+        ("$-$!$?$#$@$*|", "|"),
+        ("$1x$12x", "xx"),
+        ("$é.", "."),
         ("a$", "a$"),
         ("$.", "$."),
         ("\\$a", "$a"),
@@ -65,8 +69,10 @@ def test_words_are_split_at_blanks_that_are_not_quoted() -> None:
     assert Expander(VALUES).words('$blank "$blank" a\\ b') == ["p", "q", "p q", "a b"]
 
 
-def test_content_keeps_its_quotes() -> None:
-    assert Expander(VALUES).content("\"$a\" '$a' \\$a \\x") == "\"123\" '123' $a \\x"
+def test_content_keeps_its_quotes_but_no_escapes() -> None:
+    """As BuildKit's own frontend: `<<'EOF'` is for those who want them."""
+    assert Expander(VALUES).content("\"$a\" '$a' \\$a \\x \\\\n\\\nend") == "\"123\" '123' $a x \\n\nend"
+    assert Expander(VALUES, "`").content("`$a \\$a") == "`123 $a"
 
 
 def test_what_is_missing_is_noted() -> None:

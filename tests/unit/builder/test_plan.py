@@ -153,6 +153,13 @@ async def test_working_directories_add_up() -> None:
     assert run_of(stage).cwd == "/d"
 
 
+async def test_nothing_changes_nothing() -> None:
+    stage = await last("FROM scratch\nWORKDIR /a\nWORKDIR $none\nUSER www\nUSER $none\nRUN x\n")
+    assert run_of(stage).cwd == "/a"
+    assert run_of(stage).user == ""
+    assert "User" not in stage.config
+
+
 async def test_a_shell_of_ones_own() -> None:
     stage = await last('FROM x\nSHELL ["/bin/bash", "-ec"]\nRUN a\nCMD b\n')
     assert run_of(stage).args == ("/bin/bash", "-ec", "a")
@@ -215,7 +222,6 @@ async def test_ports() -> None:
         ("FROM a\nEXPOSE x\n", "invalid containerPort: x"),
         ("FROM a\nSTOPSIGNAL FOO\n", "there is no signal 'FOO'"),
         ("FROM a\nSTOPSIGNAL 0\n", "there is no signal '0'"),
-        ("FROM a\nUSER $none\n", "USER $none is empty"),
         ("FROM a\nENV x=${y\n", "missing '}'"),
         ("FROM a\nENV x=${y:?must}\n", "y: must"),
         ("FROM a\nCOPY a b /c\n", "end with a /"),

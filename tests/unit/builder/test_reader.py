@@ -96,6 +96,13 @@ def test_a_heredoc_that_is_the_script() -> None:
     assert heredoc_alone(_run("RUN cat <<EOF > /f\nx\nEOF\n")) is None
     assert _run("RUN echo '<<EOF'").heredocs == ()
     assert _run("RUN cat <<< word").heredocs == ()
+    # The shell's own way to write them, of which BuildKit knows since 0.22.
+    spaced = _run("RUN cat << EOF > /f\nx\nEOF\n")
+    assert [(each.name, each.content) for each in spaced.heredocs] == [("EOF", "x\n")]
+    alone = heredoc_alone(_run("RUN << 'EOF'\nx\nEOF\n"))
+    assert alone is not None
+    assert alone.content == "x\n"
+    assert _run("RUN echo $((1 << 2)) x\n").heredocs == ()
 
 
 def test_flags() -> None:
