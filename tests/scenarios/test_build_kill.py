@@ -71,7 +71,10 @@ def killed(scow: Scow, context: Path, number: int, seconds: float) -> None:
     assert found.returncode == 0, (seconds, found.stdout.decode())
     root = scow.root
     places = (root / "build" / "work", root / "content" / "ingest", scow.run_dir / "containers")
-    assert machine.eventually(lambda: not [path for place in places for path in place.glob("*")]), seconds
+    assert machine.eventually(lambda: not [path for place in places for path in place.glob("*")]), (
+        seconds,
+        [path for place in places for path in place.rglob("*")],
+    )
     scow("image", "prune", "-f")
     left = usage(scow)
     assert left["Leftovers"][0] == "0", (seconds, left)

@@ -54,7 +54,7 @@ from scow.model.storage import Change, MountRequest, Snapshot, SnapshotStore, Un
 from scow.state import cachemounts
 from scow.state import images as rows
 from scow.state.buildcache import BuildCache, Place, Record
-from scow.state.liveness import take
+from scow.state.liveness import is_owned, take
 from scow.supervisor.protocol import LayerView, StepFile, StepFolder, StepRequest, SuperviseRequest
 
 __all__ = [
@@ -83,6 +83,8 @@ __all__ = [
     "open_workbench",
 ]
 
+#: How long a build waits for the steps of one that was killed, in seconds; else the next one cleans up.
+_PATIENCE: Final = 5.0
 #: In a build's directory: what it is about to make, a line for each.
 _MADE: Final = "made"
 #: Layers, lowest first.
@@ -182,6 +184,10 @@ class Workbench:
         self._replaced: list[tuple[rows.Kind, Digest]] = []
         #: Where a builder keeps what it will want again; survives reboots.
         self.state_dir = core.paths.build
+
+    def rundir(self, step_id: str) -> Path:
+        """Where the supervisor of a step lives."""
+        return self._core.paths.rundir(step_id)
 
     def cache(self) -> BuildCache:
         """What was built before. To be closed."""
@@ -541,9 +547,13 @@ def _sweep(bench: Workbench, base: Path) -> tuple[bool, list[tuple[rows.Kind, Di
         lock = take(work)
         if lock is None:
             continue
-        dead = True
         try:
+            if not _ended(bench, work):
+                continue
+            dead = True
             garbage += _made(work)
+            # A step that is only now being started finds no place any more.
+            work = work.rename(base / new_id())
             for place in work.iterdir():
                 if place.is_dir():
                     bench._discard(place)
@@ -554,6 +564,17 @@ def _sweep(bench: Workbench, base: Path) -> tuple[bool, list[tuple[rows.Kind, Di
         for path in cachemounts.leftovers(base.parent / "caches"):
             delete(path)
     return dead, garbage
+
+
+def _ended(bench: Workbench, work: Path) -> bool:
+    """Whether the steps of a killed build have ended: their supervisors notice it, and take a moment to unmount."""
+    deadline = time.monotonic() + _PATIENCE
+    rundirs = [bench.rundir(place.name) for place in work.iterdir() if place.is_dir()]
+    while any(is_owned(rundir) for rundir in rundirs):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def _made(work: Path) -> list[tuple[rows.Kind, Digest]]:

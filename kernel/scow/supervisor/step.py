@@ -19,7 +19,7 @@ import trio
 from scow.aio import cleanup
 from scow.engine.core import Core
 from scow.engine.images import find_snapshot
-from scow.errors import Invalid, NotFound
+from scow.errors import Conflict, Invalid, NotFound
 from scow.model.digest import Digest
 from scow.model.network import NetworkRequest
 from scow.model.process import BindMount, ContainerProcess, ExecRequest, ExitStatus, Stdio
@@ -157,7 +157,11 @@ class _Step:
             raise
 
     def _mount(self, layers: tuple[Snapshot, ...], scratch: Path, stage: str) -> MountRequest:
-        scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            # Its place is the build's: without one, the build has been killed, and cleaned up behind.
+            scratch.mkdir(exist_ok=True, mode=0o700)
+        except FileNotFoundError:
+            raise Conflict("the build has ended before its step could begin") from None
         journal = self._journal.bound(stage, self._spec.storage)
         return MountRequest(self._spec.storage, self._spec.id, layers, scratch, journal, volatile=True)
 
