@@ -26,6 +26,7 @@ from scow.errors import ScowError
 from scow.loading import load_everything, sources, stamp
 from scow.standby import Standbys
 from scow.supervisor.protocol import SuperviseRequest
+from scow.sys.process import Prctl, prctl
 from scow.worker import work
 
 _PATIENCE: Final = 5.0
@@ -43,6 +44,9 @@ def main(path: str) -> int:
     if lock is None:
         return 0  # another one is here already
     warm.home = path
+    # The children of a supervisor that was killed are ours to collect: a container can't end before its processes are,
+    # and not every machine's process 1 does that (prctl(2), PR_SET_CHILD_SUBREAPER).
+    prctl(Prctl.SET_CHILD_SUBREAPER, 1)
     frontend = load_everything()
     if frontend is None:
         return 1

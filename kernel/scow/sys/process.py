@@ -54,6 +54,7 @@ class Prctl(IntEnum):
     SET_SECCOMP = 22
     CAPBSET_READ = 23
     CAPBSET_DROP = 24
+    SET_CHILD_SUBREAPER = 36
     SET_NO_NEW_PRIVS = 38
     CAP_AMBIENT = 47
 

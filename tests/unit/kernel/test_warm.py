@@ -45,6 +45,16 @@ def main(arguments):
             with open(path, "a") as file:
                 file.write("x")
             return 43
+        case ["orphan"]:
+            if os.fork() == 0:
+                child = os.fork()
+                if child == 0:
+                    os.closerange(0, 3)
+                    time.sleep(0.3)
+                    os._exit(0)
+                print(child, flush=True)
+                os._exit(0)
+            os.wait()
         case ["raise"]:
             raise KeyError("bug")
         case ["wait"]:
@@ -258,6 +268,15 @@ class TestLauncher:
         os.kill(int(process.stdout.readline()), signal.SIGKILL)
         _, err = process.communicate(timeout=5)
         assert (process.returncode, err) == (125, "scow: the command's process was killed\n")
+
+    def test_orphans_are_the_launcher_s(self, place: Place) -> None:
+        """Whatever process 1 is, they are collected."""
+        orphan = int(place.scow("orphan")[1])
+        assert int(Path(f"/proc/{orphan}/stat").read_text().rpartition(")")[2].split()[1]) == place.launcher()
+        deadline = time.monotonic() + 10
+        while Path(f"/proc/{orphan}").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
 
     def test_nonsense_on_the_socket(self, place: Place) -> None:
         pid = place.launcher()
