@@ -587,7 +587,9 @@ class Engine:
         """One local image. Raises NotFound, Invalid."""
         found = images.find(self._core, name)
         if found is None:
-            raise NotFound(f"no such image: {name}", hint=f"`scow pull {name}` fetches it")
+            raise NotFound(
+                f"no such image: {name}", hint=f"`scow images` lists what is here, `scow pull {name}` fetches it"
+            )
         return images.describe(self._core, found, rows.names_of(self._core.database))
 
     async def create(self, request: CreateRequest, *, progress: Callable[[Progress], None] | None = None) -> Container:

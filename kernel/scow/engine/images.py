@@ -71,9 +71,28 @@ async def take_in(core: Core, name: str, resolved: Resolved, report: Report, dri
     _check_origin(manifest, resolved.source)
     for document in (*resolved.indexes, resolved.manifest):
         core.content.put(document)
-    config = await _fetch_config(core, manifest, resolved.source)
-    await _Layers(core, name, manifest, config, resolved.source, driver, report).bring()
+    config = None
+    try:
+        config = await _fetch_config(core, manifest, resolved.source)
+        await _Layers(core, name, manifest, config, resolved.source, driver, report).bring()
+    except (Corrupt, Unsupported):
+        asked = (manifest.config, *manifest.layers) if config is not None else (manifest.config,)
+        if all(core.content.has(blob) for blob in asked):
+            # All came as it was sent: it is the image that is wrong, and no further try will be better.
+            _discard(core, resolved, manifest)
+        raise
     return manifest
+
+
+def _discard(core: Core, resolved: Resolved, manifest: Manifest) -> None:
+    """Let a sweep take what there is of an image that can't be used; what others need stays."""
+    blobs = {document.descriptor.digest for document in (*resolved.indexes, resolved.manifest)}
+    blobs |= {blob.digest for blob in (manifest.config, *manifest.layers)}
+    layers: tuple[Digest, ...] = ()
+    with suppress(ScowError):
+        layers = parse_config(core.content.read(manifest.config.digest, CONFIG_MAX)).chain
+    garbage: list[tuple[rows.Kind, Digest]] = [("blob", digest) for digest in blobs]
+    rows.forget(core.database, (), (), [*garbage, *(("layer", digest) for digest in layers)])
 
 
 def _check_origin(manifest: Manifest, source: Source) -> None:
@@ -292,9 +311,10 @@ def find(core: Core, name: str) -> rows.ImageRow | None:
         for candidate in (str(reference), f"{reference.repository}@{reference.digest}"):
             found = found or rows.image_by_name(core.database, candidate)
     bare = name.removeprefix("sha256:")
-    if found is None and bare and set(bare) <= set("0123456789abcdef"):
+    is_id = bool(bare) and set(bare) <= set("0123456789abcdef")
+    if found is None and is_id:
         found = rows.image_by_id(core.database, bare)
-    if found is None and reference is None:
+    if found is None and reference is None and not is_id:
         parse_reference(name, core.registry.transports())  # say what is wrong with the name
     return found
 

@@ -70,7 +70,12 @@ async def import_image(
     for each in (config, manifest):
         core.content.put(each)
     # Unpacked at once: what is no archive is refused before it has a name.
-    await images.unpack_stored(core, parsed, parse_config(config.data), driver)
+    try:
+        await images.unpack_stored(core, parsed, parse_config(config.data), driver)
+    except BaseException:
+        gone = (layer.digest, config.descriptor.digest, manifest.descriptor.digest)
+        rows.forget(core.database, (), (), [*(("blob", each) for each in gone), ("layer", layer.digest)])
+        raise
     digest = manifest.descriptor.digest
     row = rows.ImageRow(digest, config.descriptor.digest, digest, OCI_MANIFEST, layer.size, time.time())
     rows.save_image(core.database, row, str(reference) if reference is not None else None, None)
@@ -100,6 +105,8 @@ def _take_in(core: Core, source: BinaryIO) -> Descriptor:
                     _check_head(piece)
                 hasher.update(piece)
                 size += file.write(piece)
+            if size == 0:
+                raise Invalid("there is nothing to import: the input is empty")
             file.flush()
             os.fdatasync(file.fileno())
             os.fchmod(file.fileno(), 0o644)
@@ -109,8 +116,6 @@ def _take_in(core: Core, source: BinaryIO) -> Descriptor:
             os.rename(path, target)
     finally:
         path.unlink(missing_ok=True)
-    if size == 0:
-        raise Invalid("there is nothing to import: the input is empty")
     return Descriptor(OCI_LAYER, digest, size)
 
 

@@ -81,4 +81,4 @@ def _claimed(core: Core, reference: Reference) -> tuple[str, AbstractAsyncContex
             held = publisher.publish(reference)
         if held is not None:
             return name, held
-    raise Unsupported(f"no plugin takes images in at {reference}")
+    raise Unsupported(f"no plugin takes images in at {reference}", hint="a registry does, or oci:DIRECTORY:TAG")

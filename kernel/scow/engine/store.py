@@ -43,7 +43,7 @@ def existing(core: Core, name: str) -> rows.ImageRow:
     """A local image by any of its names. Raises NotFound, Invalid."""
     found = images.find(core, name)
     if found is None:
-        raise NotFound(f"no such image: {name}", hint=f"`scow pull {name}` fetches it")
+        raise NotFound(f"no such image: {name}", hint="`scow images` lists what is here")
     return found
 
 

@@ -21,7 +21,7 @@ def replaced(path: str) -> Iterator[int]:
             os.close(fd)
         return
     temporary = f"{path}.{os.getpid()}.tmp"
-    fd = _opened(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    fd = _opened(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, path)
     try:
         try:
             yield fd
@@ -34,8 +34,9 @@ def replaced(path: str) -> Iterator[int]:
         raise
 
 
-def _opened(path: str, flags: int) -> int:
+def _opened(path: str, flags: int, shown: str = "") -> int:
     try:
         return os.open(path, flags | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise Denied(f"can't write {path}: {error.strerror}") from None
+        hint = "its directory must be there" if isinstance(error, FileNotFoundError) else None
+        raise Denied(f"can't write {shown or path}: {(error.strerror or '').lower()}", hint=hint) from None

@@ -15,9 +15,15 @@ T = TypeVar("T")
 Test = Callable[[Any, str], bool]
 
 
-def select(items: Iterable[T], filters: tuple[str, ...], tests: Mapping[str, Test]) -> list[T]:
-    """The items that pass. Raises UsageError for a key that `tests` doesn't have."""
+def select(
+    items: Iterable[T],
+    filters: tuple[str, ...],
+    tests: Mapping[str, Test],
+    checks: Mapping[str, Callable[[str], object]] | None = None,
+) -> list[T]:
+    """The items that pass. Raises UsageError for a key that `tests` doesn't have, and as `checks`."""
     wanted = read(filters, tests)
+    check(wanted, checks or {})
     return [item for item in items if passes(item, wanted, tests)]
 
 
@@ -33,6 +39,21 @@ def read(filters: tuple[str, ...], tests: Mapping[str, Test]) -> dict[str, list[
             raise UsageError(f"unknown filter {key!r}", hint=f"there are {', '.join(sorted(tests))}")
         wanted.setdefault(key, []).append(value.strip())
     return wanted
+
+
+def check(wanted: Mapping[str, list[str]], checks: Mapping[str, Callable[[str], object]]) -> None:
+    """Look at the values, so that a wrong one is told also where there is nothing to filter. Raises as `checks` do."""
+    for key, values in wanted.items():
+        for value in values:
+            if key in checks:
+                checks[key](value)
+
+
+def truth(value: str) -> bool:
+    """`true`, `false`, `1`, `0`, as docker has them. Raises UsageError."""
+    if value not in ("true", "false", "1", "0"):
+        raise UsageError(f"invalid filter value {value!r}", hint="write true or false")
+    return value in ("true", "1")
 
 
 def passes(item: Any, wanted: Mapping[str, list[str]], tests: Mapping[str, Test]) -> bool:

@@ -57,7 +57,8 @@ async def check_login(session: Session, rules: Rules, server: str, login: Creden
     worst = most_telling(failures)
     if worst.verdict is Verdict.DENIED:
         raise Denied(f"login to {server} failed: {worst.words}", hint="check name and password")
-    raise Unavailable(f"login to {server} failed: {worst.words}", retry_after=worst.retry_after)
+    hint = worst.hint or "check the network and the registry's name, and try again"
+    raise Unavailable(f"login to {server} failed: {worst.words}", hint=hint, retry_after=worst.retry_after)
 
 
 async def keep_login(server: str, login: Credentials) -> str:

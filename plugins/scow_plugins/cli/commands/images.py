@@ -71,7 +71,8 @@ def _wanted(text: str) -> tuple[str, str, str]:
 def _select(images: Iterable[ImageSummary], filters: tuple[str, ...], now: float) -> list[ImageSummary]:
     from fnmatch import fnmatchcase
 
-    from scow_plugins.cli._filters import has_label, select
+    from scow.api import NotFound
+    from scow_plugins.cli._filters import has_label, select, truth
     from scow_plugins.cli._names import familiar, split_name
     from scow_plugins.cli._units import read_moment
 
@@ -80,12 +81,12 @@ def _select(images: Iterable[ImageSummary], filters: tuple[str, ...], now: float
     def created(value: str) -> float:
         found = [each for each in known if familiar(value) in each.names or str(each.id)[7:].startswith(value)]
         if not found:
-            raise UsageError(f"filter: there is no image {value}")
+            raise NotFound(f"filter: there is no image {value}", hint="`scow images -a` lists all of them")
         return found[0].created
 
-    def before(image: ImageSummary, value: str) -> bool:
+    def moment(value: str) -> float:
         try:
-            return image.created < read_moment(value, now)
+            return read_moment(value, now)
         except (ValueError, OverflowError) as error:
             raise UsageError(f"filter until: {error}") from None
 
@@ -99,9 +100,10 @@ def _select(images: Iterable[ImageSummary], filters: tuple[str, ...], now: float
         {
             "before": lambda image, value: image.created < created(value),
             "since": lambda image, value: image.created > created(value),
-            "until": before,
-            "dangling": lambda image, value: (not image.names) == (value in ("1", "true")),
+            "until": lambda image, value: image.created < moment(value),
+            "dangling": lambda image, value: (not image.names) == truth(value),
             "label": lambda image, value: has_label(dict(image.labels), value),
             "reference": reference,
         },
+        {"before": created, "since": created, "until": moment, "dangling": truth},
     )

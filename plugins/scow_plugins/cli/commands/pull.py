@@ -58,6 +58,10 @@ async def _pull(cli: Cli, engine: Engine, args: Args, name: str) -> None:
         image = await engine.pull(
             name, platform=platform, storage=args.text("storage"), progress=meter.update if meter else None
         )
+    config = image.config.platform
+    if platform is not None and config.architecture and config.rank(platform) is None:
+        # An index has what was asked for or is refused; a manifest alone is all that its name has.
+        cli.err(f"WARNING: {familiar(name)} is for {config}, not for {platform}: there is no other image of that name")
     if not quiet:
         same = before == str(image.manifest_digest)
         cli.out(f"Digest: {image.manifest_digest}")

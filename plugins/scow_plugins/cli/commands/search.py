@@ -34,24 +34,19 @@ _WIDTH = 45
 
 async def main(cli: Cli, args: Args) -> int:
     """Prints a line per image, the best first."""
-    from scow_plugins.cli._filters import select
+    from scow_plugins.cli._filters import check, read, select, truth
     from scow_plugins.cli._format import show
 
     limit = args.number("limit") or 0
     if not 1 <= limit <= 100:
         raise UsageError(f"limit {limit} is outside the range of [1, 100]")
+    if not args.words[0].strip():
+        raise UsageError("there is nothing to search for: the term is empty")
+    # Before anybody is asked.
+    check(read(args.all("filter"), _TESTS), {"stars": _number, "is-official": truth, "is-automated": truth})
     async with cli.engine() as engine:
         found = await engine.search(args.words[0], limit=limit)
-    chosen = select(
-        found,
-        args.all("filter"),
-        {
-            "stars": lambda each, value: each.stars >= _number(value),
-            "is-official": lambda each, value: each.official == _truth(value),
-            "is-automated": lambda each, value: each.automated == _truth(value),
-        },
-    )
-    rows = [_row(each, full=args.on("no-trunc")) for each in chosen]
+    rows = [_row(each, full=args.on("no-trunc")) for each in select(found, args.all("filter"), _TESTS)]
     columns = ("Name", "Description", "StarCount", "IsOfficial")
     for line in show(rows, args.text("format"), columns=columns, titles=_TITLES):
         cli.out(line)
@@ -75,7 +70,8 @@ def _number(value: str) -> int:
     return int(value)
 
 
-def _truth(value: str) -> bool:
-    if value not in ("true", "false", "1", "0"):
-        raise UsageError(f"invalid filter value {value!r}", hint="write true or false")
-    return value in ("true", "1")
+_TESTS: dict[str, Any] = {
+    "stars": lambda each, value: each.stars >= _number(value),
+    "is-official": lambda each, value: each.official == (value in ("true", "1")),
+    "is-automated": lambda each, value: each.automated == (value in ("true", "1")),
+}
