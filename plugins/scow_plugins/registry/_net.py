@@ -5,6 +5,7 @@ httpcore2 reads 64 KiB at a time; with 256 KiB a blob comes in with half the pro
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401 - every host's name goes through it; here a launcher loads it, once for all pulls
 import os
 import socket
 import ssl
