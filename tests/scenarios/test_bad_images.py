@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -122,6 +125,77 @@ def test_what_is_wrong(pulled: Scow, tmp_path: Path) -> None:
         assert "empty" in pulled.fails(*empty, code=2, says=""), empty
     assert (state(pulled), sorted(here.rglob("*"))) == before
     assert "all well" in pulled("fsck")
+
+
+@pytest.fixture
+def small(pulled: Scow, tmp_path: Path) -> Iterator[Path]:
+    """A disk of 80 MB that holds the engine's state, busybox and a container `wrote` with 4 MB of its own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=80m", "tmpfs", disk], check=True)
+    old = pulled.root
+    try:
+        pulled.stop_launcher()
+        pulled.root = disk / "root"
+        pulled("pull", "-q", "busybox")
+        command = "head -c 4000000 /dev/urandom >/noise"
+        pulled("run", "--name", "wrote", "--network", "none", "busybox", "sh", "-c", command)
+        yield disk
+    finally:
+        pulled.try_("rm", "-f", "wrote")
+        pulled.stop_launcher()
+        pulled.root = old
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_a_disk_that_is_full(pulled: Scow, small: Path, tmp_path: Path) -> None:
+    """Nothing is lost, nothing half there; an image can be removed; and with room again the same command succeeds."""
+    scow = pulled
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "noise").write_bytes(os.urandom(4_000_000))
+    (tmp_path / "layer.tar").write_bytes(images.layer_of(tmp_path / "tree"))
+    layout = images.write_layout(tmp_path / "layout", [images.layer_of(tmp_path / "tree")], {})
+    scow("tag", "busybox", "two:1")
+    scow("import", str(tmp_path / "layer.tar"), "spare:1")
+    scow("save", "-o", str(tmp_path / "saved.tar"), "spare:1")
+    scow("rmi", "spare:1")
+    commands = [
+        ["import", str(tmp_path / "layer.tar"), "new:1"],
+        ["load", "-q", "-i", str(tmp_path / "saved.tar")],
+        ["pull", "-q", f"oci:{layout}:latest"],
+        ["commit", "wrote", "made:1"],
+        ["save", "-o", f"{small}/out.tar", "busybox"],
+        ["push", "-q", "busybox", f"oci:{small}/out:x"],
+        ["export", "-o", f"{small}/wrote.tar", "wrote"],
+    ]
+    fill(small, 0)
+    assert "Untagged: two:1" in scow("rmi", "two:1")
+    (small / "filler").unlink()
+    fill(small, 600_000)
+    before = scow("images", "-a", "--no-trunc")
+    for command in commands:
+        errors = scow.fails(*command, code=1, says="")
+        assert "full" in errors or "no space left" in errors.lower(), errors
+        assert "hint:" in errors, errors
+        assert scow("images", "-a", "--no-trunc") == before
+        assert "all well" in scow("fsck", "--layers=false"), command
+        shutil.rmtree(small / "out", ignore_errors=True)
+        assert sorted(path.name for path in small.iterdir()) == ["filler", "root"], command
+    (small / "filler").unlink()
+    assert scow("run", "--rm", "--network", "none", "busybox", "echo", "works") == "works\n"
+    for command in commands:
+        scow(*command)
+    assert "all well" in scow("fsck")
+    assert {"new:1", "spare:1", "made:1"} <= set(scow("images", "--format", "{{.Repository}}:{{.Tag}}").split())
+
+
+def fill(disk: Path, left: int) -> None:
+    """Leave so many bytes free."""
+    with (disk / "filler").open("ab") as file:
+        free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+        while free > left and file.write(bytes(min(1 << 20, free - left))):
+            file.flush()
+            free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
 
 
 def state(scow: Scow) -> object:

@@ -208,7 +208,8 @@ def _explained(error: OSError, path: str) -> ScowError:
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return NotFound(f"there is no {path}")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Exhausted(f"no room for {path}: {error.strerror}")
+        why = (error.strerror or "").lower()
+        return Exhausted(f"no room for {path}: {why}", hint="make room where it is written to")
     if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
         return Invalid(f"{path}: {error.strerror}")
     if error.errno == errno.EPIPE:

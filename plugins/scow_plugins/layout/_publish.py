@@ -235,7 +235,8 @@ async def _archive(place: Place) -> AsyncIterator[_Archive]:
     try:
         with _disk(path):
             file = temporary.open("wb")
-        with file:
+        # Closing writes, too.
+        with _disk(path), file:
             archive = _Archive(place, file)
             yield archive
             await trio.to_thread.run_sync(archive.finish)
@@ -280,8 +281,11 @@ def _put(target: Path, data: bytes) -> None:
     with _disk(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        temporary.write_bytes(data)
-        os.replace(temporary, target)
+        try:
+            temporary.write_bytes(data)
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 class _disk:  # noqa: N801 - used like a function
