@@ -8,6 +8,7 @@ import multiprocessing
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,7 +84,10 @@ def _home() -> Iterator[Path]:
 def _watched(work: Callable[[], None], home: Path, keep: Path, patience: float) -> Find | None:
     """Do it in a process of its own, until it ends or is at one input for too long."""
     process = multiprocessing.get_context("fork").Process(target=work)
-    process.start()
+    with warnings.catch_warnings():
+        # Python 3.12 and newer warn where there are other threads; the child has nothing to do with what they hold.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        process.start()
     try:
         while process.is_alive():
             process.join(0.2)
