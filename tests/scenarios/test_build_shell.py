@@ -20,6 +20,9 @@ from .test_build_mounts import agent
 
 __all__ = ["agent", "context", "launcher"]
 
+#: Seconds: nobody else sleeps as long.
+LONG = 4_000_000 + os.getpid()
+
 FAILING = """FROM busybox
 ARG WHO=somebody
 ENV HOME=/srv
@@ -203,8 +206,8 @@ def test_a_shell_on_a_terminal(pulled: Scow, context: Path, how: str) -> None:
         terminal.type(b"tty; pwd\r")
         terminal.until(b"/dev/pts/0\r\n/\r\n")
         # Ctrl-C and Ctrl-P Ctrl-Q are the shell's own.
-        terminal.type(b"sleep 4323\r")
-        assert machine.eventually(lambda: b"4323" in running())
+        terminal.type(b"sleep %d\r" % LONG)
+        assert machine.eventually(lambda: b"%d" % LONG in running())
         terminal.type(b"\x03")
         terminal.until(b"# ")
         terminal.type(b"\x10\x11\x15true && echo stay$((1))ed\r")
@@ -237,7 +240,9 @@ def running() -> bytes:
     return found
 
 
-def test_an_interrupt_ends_shell_and_build(pulled: Scow, context: Path) -> None:
+@pytest.mark.parametrize("typed", [b"", b"x" * (1 << 20)], ids=["nothing", "much"])
+def test_an_interrupt_ends_shell_and_build(pulled: Scow, context: Path, typed: bytes) -> None:
+    """Also when the shell doesn't read what has been typed ahead."""
     (context / "Dockerfile").write_text("FROM busybox\nRUN true\n")
     process = pulled.start(
         "build", "--break", "2", str(context),
@@ -246,13 +251,19 @@ def test_an_interrupt_ends_shell_and_build(pulled: Scow, context: Path) -> None:
     )  # fmt: skip
     try:
         assert process.stdin is not None
-        process.stdin.write(b"sleep 4324\n")
-        process.stdin.flush()
-        assert machine.eventually(lambda: b"4324" in running())
+        os.set_blocking(process.stdin.fileno(), False)
+        os.write(process.stdin.fileno(), b"sleep %d\n" % LONG)
+        assert machine.eventually(lambda: b"%d" % LONG in running())
+        ahead = memoryview(typed)
+        for _ in range(100 if typed else 0):
+            try:
+                ahead = ahead[os.write(process.stdin.fileno(), ahead) :]
+            except BlockingIOError:
+                time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
     finally:
         process.kill()
         process.communicate()
-    assert machine.eventually(lambda: b"4324" not in running())
+    assert machine.eventually(lambda: b"%d" % LONG not in running())
     assert machine.eventually(lambda: not list((pulled.root / "build" / "work").glob("*")))

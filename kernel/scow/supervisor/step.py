@@ -7,6 +7,7 @@ the channel closes, the process is killed. What comes over the channel is the pr
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import stat
 from contextlib import AsyncExitStack
@@ -46,7 +47,8 @@ async def supervise_step(core: Core, request: StepRequest, channel: trio.SocketS
     step = _Step(core, request, rundir, client)
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(step.listen, channel, nursery.cancel_scope)
+            nursery.start_soon(step.listen, channel)
+            nursery.start_soon(_until_gone, channel, nursery.cancel_scope)
             try:
                 status = await step.run()
                 answer: dict[str, object] = {
@@ -62,6 +64,14 @@ async def supervise_step(core: Core, request: StepRequest, channel: trio.SocketS
         shutil.rmtree(rundir, ignore_errors=True)
 
 
+async def _until_gone(channel: trio.SocketStream, scope: trio.CancelScope) -> None:
+    """The end of the builder is the step's, also while there is input that nobody reads: EPOLLRDHUP (epoll_ctl(2))."""
+    with select.epoll() as gone:
+        gone.register(channel.socket.fileno(), select.EPOLLRDHUP)
+        await trio.lowlevel.wait_readable(gone.fileno())
+    scope.cancel()
+
+
 class _Step:
     def __init__(self, core: Core, request: StepRequest, rundir: Path, client: Client) -> None:
         self._core = core
@@ -73,8 +83,8 @@ class _Step:
         self._hub = Hub()
         self._process: ContainerProcess | None = None
 
-    async def listen(self, channel: trio.SocketStream, scope: trio.CancelScope) -> None:
-        """Input, sizes and signals; the end of the builder's stream is its end."""
+    async def listen(self, channel: trio.SocketStream) -> None:
+        """Input, sizes and signals. Waits where the program doesn't read."""
         decoder = Decoder()
         try:
             while data := await channel.receive_some(_CHUNK):
@@ -82,7 +92,6 @@ class _Step:
                     await self._take(frame)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
-        scope.cancel()
 
     async def _take(self, frame: Frame) -> None:
         if self._process is None:
