@@ -117,7 +117,7 @@ def test_fetched_from_its_own_place(place: tuple[Scow, Registry, Elsewhere], tmp
     )
     elsewhere.files["/there"] = layer
     elsewhere.moved["/moved"] = elsewhere.url("/there")
-    assert scow("run", "--rm", name, "cat", "/from/elsewhere") == "foreign\n"
+    assert scow("run", "--rm", "--network", "none", name, "cat", "/from/elsewhere") == "foreign\n"
     assert elsewhere.asked == [("/gone", None), ("/moved", None), ("/there", None)]
     # Going out it is left where it is; coming in again it is fetched from there.
     scow("tag", name, f"{registry.host}/foreign/two:1")
@@ -129,7 +129,10 @@ def test_fetched_from_its_own_place(place: tuple[Scow, Registry, Elsewhere], tmp
     scow.fails("save", "-o", str(tmp_path / "out.tar"), name, code=1, says="lies elsewhere")
     assert not (tmp_path / "out.tar").exists()
     scow("rmi", "-f", name, f"{registry.host}/foreign/two:1")
-    assert scow("run", "--rm", f"{registry.host}/foreign/two:1", "cat", "/from/elsewhere") == "foreign\n"
+    assert (
+        scow("run", "--rm", "--network", "none", f"{registry.host}/foreign/two:1", "cat", "/from/elsewhere")
+        == "foreign\n"
+    )
 
 
 def test_what_is_not_taken_from_there(place: tuple[Scow, Registry, Elsewhere]) -> None:

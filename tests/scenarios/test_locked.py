@@ -143,7 +143,10 @@ def test_push_and_pull_with_skopeo(pulled: Scow, locked: Place, tmp_path: Path) 
     # From nothing, as another machine has it.
     pulled("rmi", "-f", f"{name}:scow", f"{locked.host}/other/place:skopeo", "busybox")
     assert pulled("images", "-q") == ""
-    assert pulled("run", "--rm", f"{locked.host}/other/place:skopeo", "cat", "/second/layer") == "upper\n"
+    assert (
+        pulled("run", "--rm", "--network", "none", f"{locked.host}/other/place:skopeo", "cat", "/second/layer")
+        == "upper\n"
+    )
     # docker's file is where the login is: skopeo reads it there.
     with_login = dict(os.environ, REGISTRY_AUTH_FILE=str(pulled.root.parent / ".docker" / "config.json"))
     certificates = str(locked.authority.parent / "for-skopeo")
@@ -166,7 +169,7 @@ def test_a_whole_docker_image_from_skopeo(pulled: Scow, locked: Place, tmp_path:
     copied = locked.skopeo("copy", archive, f"docker://{locked.host}/docker/one:1")
     assert copied.returncode == 0, copied.stderr
     assert login(pulled, locked.host).returncode == 0
-    assert pulled("run", "--rm", f"{locked.host}/docker/one:1") == "docker\n"
+    assert pulled("run", "--rm", "--network", "none", f"{locked.host}/docker/one:1") == "docker\n"
     pulled("tag", f"{locked.host}/docker/one:1", f"{locked.host}/docker/two:1")
     pulled("push", "-q", f"{locked.host}/docker/two:1")
     one, two = (

@@ -103,10 +103,15 @@ def comparable(root: Path) -> dict[str, object]:
 
 
 def test_scow_runs_what_umoci_made(scow: Scow, layout: Path) -> None:
-    assert scow("run", "--rm", f"oci:{layout}:base") == "extra\n"
+    assert scow("run", "--rm", "--network", "none", f"oci:{layout}:base") == "extra\n"
     command = ["sh", "-c", "echo $WHO; id -u; pwd; ls /www /old; test ! -e /old/below; cat extra/file"]
-    assert scow("run", "--rm", f"oci:{layout}:base", *command) == "umoci\n33\n/etc\n/old:\nfile\n\n/www:\nextra\n"
-    assert scow("run", "--rm", "-u", "0", f"oci:{layout}:more", "cat", "/etc/extra") == "a file now\n"
+    assert (
+        scow("run", "--rm", "--network", "none", f"oci:{layout}:base", *command)
+        == "umoci\n33\n/etc\n/old:\nfile\n\n/www:\nextra\n"
+    )
+    assert (
+        scow("run", "--rm", "--network", "none", "-u", "0", f"oci:{layout}:more", "cat", "/etc/extra") == "a file now\n"
+    )
     scow("pull", "-q", f"oci:{layout}:base")
     assert scow("inspect", "-f", "{{.Config.Labels.a}} {{.Config.User}}", f"oci:{layout}:base") == "b 33:44\n"
 
@@ -127,7 +132,7 @@ def test_umoci_unpacks_what_scow_saved_and_committed(scow: Scow, layout: Path, t
         "rm /etc/extra; mkdir /etc/extra; echo new >/etc/extra/x; rm -r /deep; mkdir /deep; touch /deep/again; "
         "ln /etc/passwd /etc/passwd2; ln -s x /etc/l; chmod 1700 /root; echo more >>/other-name; chown 5:6 /bin/busybox"
     )
-    scow("run", "--name", "changed", "-u", "0", "mine:1", "sh", "-c", script)
+    scow("run", "--name", "changed", "--network", "none", "-u", "0", "mine:1", "sh", "-c", script)
     scow("commit", "-m", "changed", "changed", "mine:2")
     scow("push", "-q", "mine:2", f"oci:{tmp_path}/pushed:two")
     scow("save", "--format", "oci-archive", "-o", str(tmp_path / "saved.tar"), "mine:1", "mine:2")
@@ -147,5 +152,5 @@ def test_umoci_repacks_what_scow_pushed(scow: Scow, layout: Path, tmp_path: Path
     root = unpacked(f"{tmp_path}/out:x", tmp_path / "bundle")
     (root / "etc" / "extra" / "file").write_text("changed by umoci\n")
     umoci("repack", "--image", f"{tmp_path}/out:y", tmp_path / "bundle")
-    assert scow("run", "--rm", f"oci:{tmp_path}/out:y") == "changed by umoci\n"
-    assert scow("run", "--rm", f"oci:{tmp_path}/out:x") == "extra\n"
+    assert scow("run", "--rm", "--network", "none", f"oci:{tmp_path}/out:y") == "changed by umoci\n"
+    assert scow("run", "--rm", "--network", "none", f"oci:{tmp_path}/out:x") == "extra\n"
