@@ -51,12 +51,14 @@ def steps(scow: Scow, context: Path, dockerfile: str, *flags: str) -> tuple[list
 
 
 def titles(progress: bytes) -> tuple[list[str], list[str]]:
-    """What raw progress says was done, and what came from the cache, as instructions."""
+    """What raw progress says was done, and what came from the cache, as instructions; not the images fetched."""
     statuses = [json.loads(line) for line in progress.decode().splitlines()]
     ended = [each for status in statuses for each in status.get("vertexes", ()) if "completed" in each]
     found: tuple[list[str], list[str]] = ([], [])
     for vertex in ended:
-        found["cached" in vertex].append(vertex["name"].partition("] ")[2])
+        _, bracket, instruction = vertex["name"].partition("] ")
+        if bracket:
+            found["cached" in vertex].append(instruction)
     return found
 
 
