@@ -16,7 +16,7 @@ from scow import warm
 
 #: Importing makes many objects and no garbage: with Python's own threshold a tenth of its time would go into looking.
 _SELDOM = 100_000
-_USUAL = 700
+_USUAL = gc.get_threshold()
 #: Commands that start a container.
 _STARTING = frozenset({"run", "start"})
 
@@ -51,7 +51,7 @@ def _stand_by(line: _socket.socket) -> None:
     from scow.loading import load_supervisor
 
     load_supervisor()
-    gc.set_threshold(_USUAL)
+    gc.set_threshold(*_USUAL)
     try:
         fields, descriptors = warm.receive(line)
     except (OSError, EOFError):

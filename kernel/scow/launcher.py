@@ -109,7 +109,9 @@ class Launcher:
             missing = self._standbys.missing()
             ready = poller.poll((_BREATH if missing else min(_LOOK_ROUND, self._idle)) * 1000)
             if not ready and missing:
-                self._standbys.make(missing[0])  # the next round of the loop makes the next one
+                # The next round of the loop makes the next one, or tries again where no process can be had.
+                with contextlib.suppress(OSError):
+                    self._standbys.make(missing[0])
             for fd, _ in ready:
                 if fd == reader:
                     os.read(reader, 4096)
@@ -236,7 +238,11 @@ class Launcher:
     def _fork(self, body: Callable[[], None]) -> int:
         # A signal for the child that comes before it has its own handlers waits.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            raise
         if pid:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         else:

@@ -69,7 +69,12 @@ class Standbys:
             self._wait(kind, theirs)
 
         with theirs:
-            self._waiting.append(Standby(kind, time.monotonic(), self._fork(stand_by), ours))
+            try:
+                pid = self._fork(stand_by)
+            except OSError:
+                ours.close()
+                raise
+        self._waiting.append(Standby(kind, time.monotonic(), pid, ours))
 
     def take(self, kind: bytes) -> Standby | None:
         """One for a request of its kind, who doesn't wait any more; None when there is none.

@@ -21,6 +21,7 @@ import pytest
 
 import scow
 from scow import warm
+from scow.standby import Standbys
 
 KERNEL = Path(scow.__file__).parent.parent
 SCRIPT = KERNEL / "bin" / "scow"
@@ -120,6 +121,21 @@ def test_socket_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert warm.connect(str(tmp_path / "nobody")) is None
     assert warm.connect(str(tmp_path / ("x" * 150))) is None
     assert warm.connect(str(tmp_path / "missing" / ("x" * 150))) is None
+
+
+def test_no_process_to_be_had() -> None:
+    """Nothing of the one that could not be made is left, and the next try is like the first."""
+
+    def fork(body: Any) -> int:
+        raise BlockingIOError("no more processes")
+
+    standbys = Standbys(fork, lambda *_: None)
+    before = os.listdir("/proc/self/fd")
+    for _ in range(2):
+        with pytest.raises(BlockingIOError):
+            standbys.make(b"cli")
+    assert os.listdir("/proc/self/fd") == before
+    assert standbys.missing() == [b"cli", b"supervise"]
 
 
 class Place:
