@@ -69,10 +69,13 @@ async def load(
     async with _plain_file(core, source) as path:
         contents = await trio.to_thread.run_sync(_contents, core, path)
         loaded = []
-        for each in contents:
-            names = [parse_reference(name, core.registry.transports()) for name in each.names]
-            image = await images.bring(core, each.reference, names, platform, report, driver)
-            loaded.append(Loaded(image, tuple(name.familiar for name in names)))
+        # Once for all images, also when a later one is wrong or the user has had enough: those before it are there.
+        with images.index_at_end(core) as noted:
+            for each in contents:
+                names = [parse_reference(name, core.registry.transports()) for name in each.names]
+                image = await images.bring(core, each.reference, names, platform, report, driver, indexed=False)
+                noted()
+                loaded.append(Loaded(image, tuple(name.familiar for name in names)))
     return tuple(loaded)
 
 

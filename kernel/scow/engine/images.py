@@ -29,6 +29,8 @@ from scow.model.storage import Blob, Snapshot, SnapshotStore, UnpackRequest
 from scow.state import images as rows
 
 Report = Callable[[Progress], None]
+#: Seconds between two writes of index.json while many images are brought in: each takes as long as there are images.
+_INDEX_EVERY: Final = 1.0
 #: By manifest digest: names, and `repository@digest` names.
 Names: TypeAlias = dict[str, tuple[list[str], list[str]]]
 
@@ -49,8 +51,13 @@ async def bring(
     platform: Platform | None,
     report: Report,
     driver: str,
+    *,
+    indexed: bool = True,
 ) -> ImageInfo:
-    """The same for a reference, with the image recorded under other names than its own; without any, it has an ID."""
+    """The same for a reference, with the image recorded under other names than its own; without any, it has an ID.
+
+    Whoever brings many leaves them out of index.json (`indexed`), and has it written by `index_at_end`.
+    """
     name = str(reference)
     with structlog.contextvars.bound_contextvars(image=str(reference)):
         report(Progress(name, None, "resolving"))
@@ -58,6 +65,8 @@ async def bring(
         report(Progress(name, None, "resolved"))
         manifest = await take_in(core, name, resolved, report, driver)
         _record(core, names, resolved, manifest)
+        if indexed:
+            write_index(core)
     for each in names:
         core.events.emit("image", "pull", each.familiar, name=each.familiar)
     return info(core, resolved.manifest.descriptor.digest)
@@ -264,7 +273,6 @@ def _record(core: Core, names: Collection[Reference], resolved: Resolved, manife
         # Only what came out of a repository is known to be in it under this digest.
         pinned = f"{fetched.repository}@{resolved.root.digest}" if fetched is not None and name is not None else None
         rows.save_image(core.database, image, str(name) if name is not None else None, pinned)
-    write_index(core)
 
 
 class _Kind(msgspec.Struct, rename="camel"):
@@ -272,6 +280,29 @@ class _Kind(msgspec.Struct, rename="camel"):
 
 
 _kinds: Final = msgspec.json.Decoder(_Kind)
+
+
+@contextmanager
+def index_at_end(core: Core) -> Iterator[Callable[[], None]]:
+    """For what names many images: index.json is written at the end, however it ends. Raises Exhausted.
+
+    Gives what is to be called after each image: it writes once in a while, so that a kill -9 leaves little behind.
+    """
+    due = time.monotonic() + _INDEX_EVERY
+
+    def after_image() -> None:
+        nonlocal due
+        if time.monotonic() >= due:
+            write_index(core)
+            due = time.monotonic() + _INDEX_EVERY
+
+    try:
+        yield after_image
+    except BaseException:
+        with suppress(ScowError):  # what went wrong first is told
+            write_index(core)
+        raise
+    write_index(core)
 
 
 def write_index(core: Core) -> None:

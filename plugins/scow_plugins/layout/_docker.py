@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -59,6 +61,10 @@ class Image:
 
 def items_of(files: Files, what: object) -> list[Item]:
     """The images of an archive. Raises Corrupt."""
+    return files.once("items", lambda: _items(files, what))
+
+
+def _items(files: Files, what: object) -> list[Item]:
     span = files.find("manifest.json")
     if span is None:
         raise Corrupt(f"{what} is no archive of docker's: it has no manifest.json")
@@ -105,7 +111,7 @@ def image_of(files: Files, item: Item, place: Place, platform: Platform) -> Imag
     blobs, layers = {config.digest: config_span}, []
     for name, diff_id in zip(item.layers, diff_ids, strict=True):
         span = _member(files, name, place)
-        layers.append(_layer(span, diff_id))
+        layers.append(files.once((span.offset, diff_id), partial(_layer, span, diff_id)))
         blobs[layers[-1].digest] = span
     return Image(_made(config, layers), blobs)
 
@@ -148,13 +154,8 @@ def _from_layout(files: Files, config: Digest, place: Place, platform: Platform)
     """The manifest of the layout in the same archive that has this configuration, if all its blobs are there."""
     if files.find("index.json") is None:
         return None
-    for entry in entries_of(files, place):
-        try:
-            chosen = descend(files, entry, place, platform)
-        except ScowError:
-            continue  # an index with platforms that aren't there, an attestation: not what we look for
-        if chosen.parsed.config.digest != config:
-            continue
+    for entry in files.once(("configs", platform), lambda: _by_config(files, place, platform)).get(config, ()):
+        chosen = descend(files, entry, place, platform)
         spans = {
             blob.digest: files.find(blob_name(blob.digest)) for blob in (chosen.parsed.config, *chosen.parsed.layers)
         }
@@ -162,3 +163,13 @@ def _from_layout(files: Files, config: Digest, place: Place, platform: Platform)
         if len(blobs) == len(spans):
             return Image(chosen, blobs)
     return None
+
+
+def _by_config(files: Files, place: Place, platform: Platform) -> dict[Digest, list[Descriptor]]:
+    """The layout's entries by the configuration of the image for a platform that each leads to."""
+    found: dict[Digest, list[Descriptor]] = {}
+    for entry in entries_of(files, place):
+        # An index with platforms that aren't there, an attestation: not what anybody looks for.
+        with suppress(ScowError):
+            found.setdefault(descend(files, entry, place, platform).parsed.config.digest, []).append(entry)
+    return found

@@ -1,7 +1,8 @@
 """Named files, in a directory or within a tar archive, read at any position. Whatever lies there is a stranger's.
 
 Only regular files are opened. Of an archive only the headers are read, in one pass; what they announce is held against
-the file's size, and extended headers against a bound.
+the file's size, and extended headers against a bound. The last archives that were read are remembered, as each image
+and each blob of them is looked for by itself: many images must not mean as many passes.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from scow.api import Corrupt, Denied, Internal, NotFound, Unsupported
 
@@ -19,6 +22,10 @@ _BLOCK: Final = 512
 _EXTENDED_MAX: Final = 1024 * 1024
 _MEMBERS_MAX: Final = 1_000_000
 _LINKS_MAX: Final = 8
+#: Archives that are remembered: few commands read more of them at once.
+_REMEMBERED: Final = 2
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,10 @@ class Files(Protocol):
 
     def find(self, name: str) -> Span | None:
         """Where a file lies; None when there is none. Raises Denied."""
+        ...
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` gave the first time under this key, for as long as the files can't have changed."""
         ...
 
 
@@ -54,14 +65,18 @@ class Directory:
             raise _failure(error, path) from None
         return Span(path, 0, found.st_size) if stat.S_ISREG(found.st_mode) else None
 
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        return make()
+
 
 @dataclass(slots=True)
 class Tar:
-    """The members of an archive."""
+    """The members of an archive, and what was made of them."""
 
     path: Path
     members: dict[str, Span] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
+    made: dict[Hashable, Any] = field(default_factory=dict)
 
     def find(self, name: str) -> Span | None:
         for _ in range(_LINKS_MAX):
@@ -71,6 +86,12 @@ class Tar:
                 return None
             name = self.links[name]
         return None
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        if key not in self.made:
+            self.made[key] = make()
+        found: T = self.made[key]
+        return found
 
 
 def open_files(path: Path, *, directory: bool) -> Files:
@@ -87,7 +108,7 @@ def open_files(path: Path, *, directory: bool) -> Files:
         return Directory(path)
     if not stat.S_ISREG(found.st_mode):
         raise Corrupt(f"{path} is not a regular file", hint="for a directory write oci:")
-    return _scan(path, found.st_size)
+    return _scanned(path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def read(span: Span, limit: int) -> bytes:
@@ -123,6 +144,15 @@ def _failure(error: OSError, path: Path) -> Exception:
     return Internal(f"{path}: {error.strerror or error}")
 
 
+@lru_cache(maxsize=_REMEMBERED)
+def _scanned(path: Path, device: int, inode: int, size: int, changed: int, touched: int) -> Tar:
+    """An archive's members. Another file under this path, or one that was written to, is read anew.
+
+    A write that no time stamp tells of does no harm: blobs are held against their digests.
+    """
+    return _scan(path, size)
+
+
 def _scan(path: Path, size: int) -> Tar:
     tar = Tar(path)
     with path.open("rb") as file:
@@ -143,7 +173,7 @@ def _scan(path: Path, size: int) -> Tar:
                     name, longer = records.get("path", name), _number(path, records.get("size", "-1"))
             else:
                 length = longer if longer >= 0 else length
-                _add(tar, header, kind, name or _name(header), Span(path, data, length))
+                _add(tar, size, header, kind, name or _name(header), Span(path, data, length))
                 name, longer = "", -1
             position = data + -(-length // _BLOCK) * _BLOCK
             if position > size + _BLOCK or len(tar.members) > _MEMBERS_MAX:
@@ -164,10 +194,10 @@ def _checked(path: Path, header: bytes) -> tuple[bytes, int]:
     return kind, length if kind in b"\x0007xgLKS" else 0
 
 
-def _add(tar: Tar, header: bytes, kind: bytes, raw: str, span: Span) -> None:
+def _add(tar: Tar, size: int, header: bytes, kind: bytes, raw: str, span: Span) -> None:
     name = posixpath.normpath(raw.lstrip("/"))
     if kind in (b"0", b"\0", b"7"):
-        if span.offset + span.size > tar.path.stat().st_size:
+        if span.offset + span.size > size:
             raise Corrupt(f"{tar.path} is cut short")
         tar.members[name] = span
     elif kind in (b"1", b"2"):

@@ -49,6 +49,10 @@ def blob_name(digest: Digest) -> str:
 
 def entries_of(files: Files, what: object) -> tuple[Descriptor, ...]:
     """What index.json lists. Raises Corrupt."""
+    return files.once("entries", lambda: _entries(files, what))
+
+
+def _entries(files: Files, what: object) -> tuple[Descriptor, ...]:
     span = files.find("index.json")
     if span is None:
         raise Corrupt(f"{what} is no OCI image layout: it has no index.json")

@@ -9,8 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from scow.api import Corrupt, Digest, Invalid, Located, NotFound, Platform, ScowError, Unsupported
+from scow.api import (
+    OCI_CONFIG,
+    OCI_LAYER,
+    OCI_MANIFEST,
+    Corrupt,
+    Digest,
+    Invalid,
+    Located,
+    NotFound,
+    Platform,
+    ScowError,
+    Unsupported,
+    parse_document,
+)
 from scow.testing.registry import tar_of
+from scow_plugins.layout import _files, _layout
 from scow_plugins.layout._contents import contents
 from scow_plugins.layout._fetch import fetch_blob
 from scow_plugins.layout._files import open_files, read
@@ -160,3 +174,62 @@ def test_nothing_is_added_to_a_broken_index(tmp_path: Path, index: bytes) -> Non
 def test_places_that_are_none(rest: str) -> None:
     with pytest.raises(Invalid):
         parse_place(Located("oci", rest))
+
+
+def archive_of_many(path: Path, count: int) -> None:
+    """As current dockers write it: their list and a layout, each image with a configuration and a layer of its own."""
+    items, entries, files = [], [], {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}'}
+    for number in range(count):
+        layer = tar_of({f"etc/{number}": b"hello"})
+        rootfs = {"type": "layers", "diff_ids": [str(Digest.of(layer))]}
+        config = json.dumps({"os": "linux", "architecture": "amd64", "rootfs": rootfs}).encode()
+        parts = [
+            {"mediaType": kind, "digest": str(Digest.of(data)), "size": len(data)}
+            for kind, data in ((OCI_CONFIG, config), (OCI_LAYER, layer))
+        ]
+        document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": parts[0], "layers": parts[1:]}
+        manifest = json.dumps(document).encode()
+        names = [f"blobs/sha256/{Digest.of(data).hex}" for data in (config, layer, manifest)]
+        files |= dict(zip(names, (config, layer, manifest), strict=True))
+        items.append({"Config": names[0], "RepoTags": [f"many/image{number}:1"], "Layers": [names[1]]})
+        entries.append({"mediaType": OCI_MANIFEST, "digest": str(Digest.of(manifest)), "size": len(manifest)})
+    files["index.json"] = json.dumps({"schemaVersion": 2, "manifests": entries}).encode()
+    files["manifest.json"] = json.dumps(items).encode()
+    with tarfile.open(path, "w") as tar:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+async def test_many_images_are_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the archive nor a manifest of it is read once for each of its images."""
+    passes, documents = [], []
+    scan, read_document = _files._scan, _layout._document
+    monkeypatch.setattr(_files, "_scan", lambda *of: (passes.append(of), scan(*of))[1])
+    monkeypatch.setattr(_layout, "_document", lambda *of: (documents.append(of), read_document(*of))[1])
+    path, count = tmp_path / "many.tar", 20
+    archive_of_many(path, count)
+    found = contents("docker-archive", path)
+    assert found is not None
+    assert [each.names for each in found] == [(f"many/image{number}:1",) for number in range(count)]
+    for each in found:
+        resolved = await resolve_image(each.reference, HERE)
+        layer = parse_document(resolved.manifest.data, OCI_MANIFEST).layers[0]
+        sink = Sink()
+        await fetch_blob(resolved.source, layer, sink)
+        assert Digest.of(bytes(sink.data)) == layer.digest
+    assert len(passes) == 1
+    # Once to know which configuration is whose, and once when an image is looked for.
+    assert len(documents) == count * 2
+
+
+async def test_another_archive_in_its_place_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "many.tar"
+    archive_of_many(path, 3)
+    assert len(contents("docker-archive", path) or ()) == 3
+    archive_of_many(tmp_path / "other", 2)
+    (tmp_path / "other").rename(path)
+    assert len(contents("docker-archive", path) or ()) == 2
+    archive_of_many(path, 4)
+    assert len(contents("docker-archive", path) or ()) == 4

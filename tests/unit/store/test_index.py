@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from scow.engine import images, store
 from scow.engine.core import Core
 from scow.engine.garbage import sweep
+from scow.errors import NotFound
 from scow.model.descriptor import OCI_INDEX
 from scow.model.digest import Digest
 from scow.state import images as rows
@@ -152,3 +154,18 @@ def test_removal_without_a_sweep_leaves_it_to_the_next(core: Core) -> None:
     assert core.content.blob(layer).exists()
     sweep(core)
     assert not core.content.blob(layer).exists()
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_many_images_are_few_writes(core: Core, wrong: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes = []
+    write = core.content.write_index
+    monkeypatch.setattr(type(core.content), "write_index", lambda _, entries: (writes.append(1), write(entries)))
+    with suppress(NotFound), images.index_at_end(core) as noted:
+        for number in range(50):
+            add_image(core, f"docker.io/library/a:{number}", b"%d" % number)
+            noted()
+        if wrong:
+            raise NotFound("the next image")
+    assert set(listed(core)) == {f"docker.io/library/a:{number}" for number in range(50)}
+    assert len(writes) < 10
