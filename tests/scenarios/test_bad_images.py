@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from scow.model.platform import Platform
+
 from . import images
 from .conftest import Scow
 
@@ -221,3 +223,41 @@ def test_another_platform_than_was_asked_for(scow: Scow, tmp_path: Path) -> None
     ]
     (layout / "index.json").write_text(json.dumps(index))
     scow.fails("pull", f"oci:{layout}:latest", code=1, says="it is there for linux/riscv64, linux/s390x")
+
+
+def test_a_container_of_another_platform(scow: Scow, tmp_path: Path) -> None:
+    """As docker: it is made, with a warning unless that platform was asked for; the kernel says what it can't run."""
+    program = bytearray(Path("/bin/true").resolve().read_bytes())
+    program[18:20] = (22).to_bytes(2, "little")  # e_machine: EM_S390 (elf(5))
+    (tmp_path / "tree" / "bin").mkdir(parents=True)
+    (tmp_path / "tree" / "bin" / "program").write_bytes(program)
+    (tmp_path / "tree" / "bin" / "program").chmod(0o755)
+    layer = tmp_path / "layer.tar"
+    layer.write_bytes(images.layer_of(tmp_path / "tree"))
+    command = ["-c", 'CMD ["/bin/program"]']
+    related = {"arm64": "386", "amd64": "arm"}[FOREIGN]
+    for architecture in (FOREIGN, related):
+        scow("import", "--platform", f"linux/{architecture}", *command, str(layer), f"of/{architecture}:1")
+    host = str(Platform.host())
+    warning = (
+        f"WARNING: The requested image's platform (linux/{FOREIGN}) does not match the detected host platform ({host}) "
+        "and no specific platform was requested\n"
+    )
+
+    def warned(*words: str) -> str:
+        done = scow.try_("create", "--network", "none", *words)
+        assert done.returncode == 0, done.stderr.decode()
+        scow("rm", done.stdout.decode().strip())
+        return done.stderr.decode()
+
+    name = f"of/{FOREIGN}:1"
+    assert warned(name) == warning
+    assert warned("--platform", f"linux/{FOREIGN}", name) == ""
+    assert warned(f"of/{related}:1") == ""
+    said = scow.fails("run", "--rm", "--network", "none", name, code=126, says=warning)
+    assert "exec format error" in said.lower()
+    scow("save", "-o", str(tmp_path / "saved.tar"), name)
+    scow("rmi", name)
+    loaded = scow.try_("load", "-q", "-i", str(tmp_path / "saved.tar"))
+    assert (loaded.returncode, loaded.stderr) == (0, b"")
+    assert warned(name) == warning

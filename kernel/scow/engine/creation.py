@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Final
 
 from scow.engine import images
 from scow.engine.core import Core
@@ -14,6 +15,7 @@ from scow.engine.names import check_name, new_id, new_name
 from scow.engine.types import CreateRequest, Progress
 from scow.errors import Exists, Invalid, NotFound
 from scow.model.container import Container
+from scow.model.platform import Platform
 from scow.model.process import BindMount
 from scow.model.reference import Located, parse_reference
 from scow.model.signals import signal_number
@@ -23,7 +25,13 @@ from scow.state import images as rows
 Report = Callable[[Progress], None]
 
 
-async def create_container(core: Core, request: CreateRequest, report: Report) -> Container:
+#: What else the processors of an architecture run (containerd's platforms.Only).
+_ALSO_RUNS: Final = {"amd64": "386", "arm64": "arm"}
+
+
+async def create_container(
+    core: Core, request: CreateRequest, report: Report, warn: Callable[[str], None] | None = None
+) -> Container:
     """Create a container. Raises as `Engine.create` says."""
     name = check_name(request.name) if request.name is not None else None
     _check_mounts(request)
@@ -36,6 +44,8 @@ async def create_container(core: Core, request: CreateRequest, report: Report) -
         _check_free(core, name)  # before an image is pulled in vain; the insert checks again
     image = await _local_image(core, request, report, storage)
     manifest, config = images.manifest_of(core, image), images.config_of(core, image)
+    if warn is not None and (strange := _strange(request, config.platform)) is not None:
+        warn(strange)
     snapshots = await images.unpack_stored(core, manifest, config, storage)
     spec = merge(
         request,
@@ -65,6 +75,28 @@ async def create_container(core: Core, request: CreateRequest, report: Report) -
     core.paths.container(spec.id).mkdir(mode=0o700)
     core.events.emit("container", "create", spec.id, name=spec.name, image=spec.image)
     return container
+
+
+def _strange(request: CreateRequest, offered: Platform) -> str | None:
+    """What is to be said of an image that is for another platform than its user may think, in Docker's words.
+
+    Variants don't count: which of them this machine's processor runs, the kernel doesn't say. One that tells no
+    architecture (`import` of old) may be for any.
+    """
+    if not offered.architecture:
+        return None
+    if (wanted := request.platform) is not None:
+        # An index has what was asked for or is refused; a manifest alone is all that its name has.
+        if offered.rank(wanted) is not None:
+            return None
+        return f"{request.image} is for {offered}, not for {wanted}: there is no other image of that name"
+    host = Platform.host()
+    if offered.os == host.os and offered.architecture in (host.architecture, _ALSO_RUNS.get(host.architecture)):
+        return None
+    return (
+        f"The requested image's platform ({offered}) does not match the detected host platform ({host}) "
+        "and no specific platform was requested"
+    )
 
 
 async def _local_image(core: Core, request: CreateRequest, report: Report, storage: str) -> rows.ImageRow:

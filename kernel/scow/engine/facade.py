@@ -223,7 +223,11 @@ class EngineProtocol(Protocol):
     ) -> tuple[tuple[Container, ...], int]: ...
 
     async def create(
-        self, request: CreateRequest, *, progress: Callable[[Progress], None] | None = None
+        self,
+        request: CreateRequest,
+        *,
+        progress: Callable[[Progress], None] | None = None,
+        warn: Callable[[str], None] | None = None,
     ) -> Container: ...
 
     async def start(self, container: str) -> None: ...
@@ -592,13 +596,20 @@ class Engine:
             )
         return images.describe(self._core, found, rows.names_of(self._core.database))
 
-    async def create(self, request: CreateRequest, *, progress: Callable[[Progress], None] | None = None) -> Container:
+    async def create(
+        self,
+        request: CreateRequest,
+        *,
+        progress: Callable[[Progress], None] | None = None,
+        warn: Callable[[str], None] | None = None,
+    ) -> Container:
         """Create a container; its image is pulled first when it isn't there and `request.pull` allows that.
 
+        `warn` is told in a sentence what the user might not expect: that the image is for another platform.
         Raises what `pull` raises; Exists (the name is taken), Invalid, NotFound (a mount's source), Unsupported.
         """
         async with bringing_in(self._core):
-            return await create_container(self._core, request, progress or _nobody)
+            return await create_container(self._core, request, progress or _nobody, warn)
 
     async def start(self, container: str) -> None:
         """Start a container that was created or has ended; gives back when its process runs.

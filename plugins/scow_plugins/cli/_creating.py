@@ -12,6 +12,7 @@ from scow_plugins.cli._cli import Cli
 from scow_plugins.cli._flags import Args
 from scow_plugins.cli._names import familiar, pulling
 from scow_plugins.cli._progress import metered
+from scow_plugins.cli._units import printable
 
 if TYPE_CHECKING:
     from scow.engine import CreateRequest, Engine
@@ -24,13 +25,16 @@ async def create(cli: Cli, engine: Engine, request: CreateRequest, args: Args) -
         missing = [f"Unable to find image '{familiar(request.image)}' locally"] if request.pull == "missing" else []
         return [*missing, pulling(request.image, engine.transports())]
 
+    warnings: list[str] = []
     with _id_file(args.text("cidfile")) as write:
         async with metered(cli, cli.stderr, begin, quiet=args.on("quiet")) as meter:
-            container = await engine.create(request, progress=meter.update if meter else None)
+            container = await engine.create(request, progress=meter.update if meter else None, warn=warnings.append)
         write.append(container.spec.id)
     if meter is not None and meter.begun:
         cli.err(f"Digest: {container.spec.manifest}")
         cli.err(f"Status: Downloaded newer image for {familiar(request.image)}")
+    for warning in warnings:
+        cli.err(f"WARNING: {printable(warning)}")
     return container
 
 
