@@ -149,7 +149,7 @@ class FakeEngine:
     async def tags(self, name: str) -> tuple[str, ...]:
         return ("1", "2")
 
-    async def create(self, request: Any, *, progress: Any = None) -> Container:
+    async def create(self, request: Any, *, progress: Any = None, warn: Any = None) -> Container:
         self._did("create")
         self.request = request
         for piece in self.news:
