@@ -15,7 +15,7 @@ from scow_plugins.builder._caches import export_caches, inline
 from scow_plugins.builder._fetching import Tally, fetching
 from scow_plugins.builder._include import Fetch
 from scow_plugins.builder._instructions import Arg, Instruction
-from scow_plugins.builder._lint import lint
+from scow_plugins.builder._lint import lint, violation
 from scow_plugins.builder._outputs import check_outputs, put_out
 from scow_plugins.builder._plan import Options, Plan, make_plan, places_among
 from scow_plugins.builder._reader import SIZE_MAX
@@ -40,7 +40,7 @@ class DockerfileBuilder:
         dockerfile = _understood(request)
         findings = lint(dockerfile, _options(request), request.ignore, bench.local_config)
         if dockerfile.file.check_error and findings:
-            raise Invalid("lint violation found for rules: " + ", ".join(sorted({each.rule for each in findings})))
+            raise violation(findings, request.file_name)
         return findings
 
     async def plan(self, bench: Workbench, request: BuildRequest) -> dict[str, Any]:
@@ -58,7 +58,7 @@ class DockerfileBuilder:
         configs = {name: base.config for (name, _), base in bases.items()}
         warnings = lint(dockerfile, _options(request), request.ignore, configs.get)
         if dockerfile.file.check_error and warnings:
-            raise Invalid("lint violation found for rules: " + ", ".join(sorted({each.rule for each in warnings})))
+            raise violation(warnings, request.file_name)
         _check(plan, request)
         breaks = places_of(dockerfile, plan, request.shells.breaks) if request.shells is not None else ()
         _tell_unused(dockerfile, request, listener)

@@ -228,7 +228,11 @@ class _Reader:
         self.at += 1
         value = self.expander.lookup(name, start) or ""
         if kind == "/":
-            return re.sub(_regex(pattern, greedy=True), lambda _: new, value, count=0 if twice else 1)
+            # What `*` took can't be followed by another one, which is empty.
+            def found(match: re.Match[str]) -> str:
+                return "" if pattern and match.start() == match.end() > 0 else new
+
+            return re.sub(_regex(pattern, greedy=True), found, value, count=0 if twice else 1)
         if kind == "#":
             match = re.match(_regex(pattern, greedy=twice), value, re.DOTALL)
             return value[match.end() :] if match else value

@@ -8,10 +8,10 @@ from __future__ import annotations
 import difflib
 import posixpath
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from scow.api import ScowError
+from scow.api import Invalid, ScowError
 from scow.engine.builders import Finding
 from scow_plugins.builder._expand import Expander, ExpandError
 from scow_plugins.builder._ignore import Ignore, read_patterns
@@ -61,6 +61,13 @@ def lint(
         name = "" if place.source is file.source else place.source.name
         found.append(Finding(rule, message, place.line, place.shown(), f"{_URL}{slug}/", name))
     return tuple(sorted(dict.fromkeys(found), key=lambda each: (each.file, each.line)))
+
+
+def violation(findings: Sequence[Finding], name: str) -> Invalid:
+    """What `# check=error=true` makes of complaints, each with its place; `name` is the Dockerfile's own."""
+    rules = ", ".join(sorted({each.rule for each in findings}))
+    shown = (f"\n{each.file or name}:{each.line}: {each.rule}: {each.message}\n{each.shown}" for each in findings)
+    return Invalid(f"lint violation found for rules: {rules}" + "".join(shown))
 
 
 def _all(dockerfile: Dockerfile, options: Options, ignore: bytes, known: Known) -> Found:

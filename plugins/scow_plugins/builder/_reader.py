@@ -17,6 +17,7 @@ from scow_plugins.builder._source import Heredoc, Option, Place, Source, Stateme
 _DIRECTIVE: Final = re.compile(r"#[ \t]*([A-Za-z][A-Za-z0-9]*)[ \t]*=[ \t]*(.+?)[ \t]*")
 _ANNOUNCED: Final = re.compile(r"[0-9]*<<")
 _HEREDOC: Final = re.compile(r"([0-9]*)<<(-?)([^<]*)")
+_SHELL_ESCAPE: Final = "\\"
 #: Whose arguments may hold here-documents.
 _HERE: Final = frozenset({"RUN", "COPY", "ADD"})
 #: The names of Docker's own frontend, of which this builder is another implementation.
@@ -163,7 +164,7 @@ class _Reader:
         if inner == "ONBUILD":
             inner = text[rest_at:].split(None, 1)[0].upper() if text[rest_at:].split() else ""
         if inner in _HERE and "<<" in draft.rest:
-            heredocs = self._heredocs(draft, escape)
+            heredocs = self._heredocs(draft)
         return Statement(self.source, text, segments, keyword, options, text[rest_at:], rest_at, heredocs, comments)
 
     def _join(self, escape: str) -> tuple[str, tuple[tuple[int, int, int], ...]]:
@@ -204,9 +205,9 @@ class _Reader:
             self._places = {text: number for number, text in enumerate(self.lines)}
         return self._places.get(line, -1)
 
-    def _heredocs(self, statement: Statement, escape: str) -> tuple[Heredoc, ...]:
+    def _heredocs(self, statement: Statement) -> tuple[Heredoc, ...]:
         found = []
-        for name, expand, chomp, spaced in heredocs_of(statement, escape):
+        for name, expand, chomp, spaced in heredocs_of(statement):
             # `$((1 << 2))` is one for BuildKit, too, which then misses its end: nobody can mean that.
             if spaced and self._last(name) < self.at:
                 continue
@@ -225,13 +226,14 @@ class _Reader:
         return tuple(found)
 
 
-def heredocs_of(statement: Statement, escape: str) -> list[tuple[str, bool, bool, bool]]:
+def heredocs_of(statement: Statement) -> list[tuple[str, bool, bool, bool]]:
     """The here-documents that a statement's words announce: (name, expand, chomp, whether a space is before the name).
 
-    With a space (`cat << EOF`) they are the shell's, so that only RUN has them.
+    With a space (`cat << EOF`) they are the shell's, so that only RUN has them. Their names are quoted as a shell
+    does it, with a backslash, whatever the file's escape is: so does BuildKit's frontend.
     """
     try:
-        words = raw_words(statement.rest, escape)
+        words = raw_words(statement.rest, _SHELL_ESCAPE)
     except ExpandError:
         return []
     found = []
@@ -243,7 +245,7 @@ def heredocs_of(statement: Statement, escape: str) -> list[tuple[str, bool, bool
             continue
         marker = match[3]
         try:
-            names = Expander({}, escape).words(marker.replace("$", escape + "$"))
+            names = Expander({}, _SHELL_ESCAPE).words(marker.replace("$", _SHELL_ESCAPE + "$"))
         except ExpandError as error:
             raise wrong(statement.find(word), error.message) from None
         if len(names) == 1 and names[0]:

@@ -328,7 +328,7 @@ class StageState:
         if mount.kind == "secret":
             identity = identity or posixpath.basename(target)
             if not target and not values.get("env"):
-                target = f"/run/secrets/{identity}"
+                target = f"/run/secrets/{posixpath.basename(identity)}"
         if mount.kind == "ssh":
             identity = identity or "default"
             target = target or f"/run/buildkit/ssh_agent.{number}"

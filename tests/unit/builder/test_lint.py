@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scow.api import Platform
-from scow_plugins.builder._lint import lint
+from scow_plugins.builder._lint import lint, violation
 from scow_plugins.builder._plan import Options
 from scow_plugins.builder._stages import understand
 
@@ -79,3 +79,11 @@ def test_nothing_to_complain_about(text: str) -> None:
 def test_an_image_that_is_not_here_may_set_anything() -> None:
     found = lint(understand(b"FROM a\nCOPY $JAVA_HOME /x\n"), Options(AMD, AMD))
     assert [each.rule for each in found] == []
+
+
+def test_an_error_shows_each_place() -> None:
+    options = Options(AMD, AMD)
+    error = violation(lint(understand(b"# check=error=true\nFROM a as x\nCMD b c\n"), options), "D")
+    assert error.message.startswith("lint violation found for rules: FromAsCasing, JSONArgsRecommended\nD:2: FromAs")
+    assert "\n    2 | FROM a as x\n      |        ^^\n" in error.message
+    assert error.message.endswith("\n    3 | CMD b c\n      |     ^^^")

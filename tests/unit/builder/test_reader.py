@@ -88,6 +88,15 @@ def test_several_heredocs() -> None:
     ]
 
 
+def test_heredocs_are_quoted_as_in_a_shell_whatever_escapes() -> None:
+    _, found = parse(b"# escape=`\nFROM x\nCOPY <<\\EOF /x\n$a\nEOF\nRUN <<-`E\n`E\n")
+    copy, run = found[1:]
+    assert isinstance(copy, Copy)
+    assert isinstance(run, Run)
+    assert (copy.sources, copy.target) == ((), "/x")
+    assert [(each.name, each.expand) for each in (*copy.heredocs, *run.heredocs)] == [("EOF", False), ("`E", True)]
+
+
 def test_a_heredoc_that_is_the_script() -> None:
     run = _run("RUN <<EOF\n#!/bin/x\na\nEOF\n")
     alone = heredoc_alone(run)
