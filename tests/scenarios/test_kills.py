@@ -184,6 +184,8 @@ def test_killed(sweep: Sweep, name: str) -> None:
         weight = sweep.settled(name)
         assert tags(sweep.names()) == tags(after), where
         assert weight == expected, where
+        assert not list(sweep.home.glob("out/**/*.tmp")), where
+        assert not list(sweep.home.glob(".out.*.tmp")), where
         if (made := WRITTEN.get(name)) is not None:
             sweep.must(["pull", "-q", made.replace("OUT", str(sweep.home / "out"))])
 

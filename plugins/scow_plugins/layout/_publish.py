@@ -1,6 +1,7 @@
 """Images written into a layout's directory, or into an archive that is a layout too (with Docker's list beside it).
 
-A directory gets its index last, an archive its name: what was left half-way is never taken for an image.
+A directory gets its index last, an archive its name: what was left half-way is never taken for an image. The next
+write to the same place clears it away.
 """
 
 from __future__ import annotations
@@ -39,11 +40,13 @@ from scow.api import (
 
 from ._layout import DOCUMENT_MAX, IMAGE_NAME, REF_NAME, blob_name
 from ._place import Place, parse_place
+from ._temporary import clear, final_name, replacing
 
 _PIECE: Final = 1024 * 1024
 _MARKER: Final = b'{"imageLayoutVersion":"1.0.0"}'
-#: What is there when the very first write was killed.
-_UNFINISHED: Final = re.compile(r"\.oci-layout\.[0-9]+\.tmp")
+#: What lies in a layout, and beneath its `blobs/*/`.
+_OURS: Final = re.compile(r"oci-layout|index\.json")
+_BLOB: Final = re.compile(r"[0-9a-f]{64}|[0-9a-f]{128}")
 Report = Callable[[int], None]
 
 
@@ -134,15 +137,23 @@ class _Directory:
 async def _directory(place: Place) -> AsyncIterator[_Directory]:
     with _disk(place.path):
         place.path.mkdir(parents=True, exist_ok=True)
-    known = [path.name for path in place.path.iterdir() if not _UNFINISHED.fullmatch(path.name)]
+    # An unfinished marker alone is there when the very first write was killed.
+    known = [path.name for path in place.path.iterdir() if final_name(path.name) != "oci-layout"]
     if known and "oci-layout" not in known:
         raise Invalid(f"{place.path} is not empty, and no OCI image layout")
     # First of all: who finds the rest of a write that was killed knows by it what this is, and can go on.
     with _disk(place.path):
         _put(place.path / "oci-layout", _MARKER)
+    await trio.to_thread.run_sync(_clear, place.path)
     directory = _Directory(place)
     yield directory
     await trio.to_thread.run_sync(_write_index, place.path, directory.listing.entries)
+
+
+def _clear(root: Path) -> None:
+    clear(root, _OURS)
+    for algorithm in root.glob("blobs/*"):
+        clear(algorithm, _BLOB)
 
 
 def _write_index(root: Path, entries: list[dict[str, Any]]) -> None:
@@ -231,19 +242,11 @@ async def _archive(place: Place) -> AsyncIterator[_Archive]:
                 yield archive
                 await trio.to_thread.run_sync(archive.finish)
             return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with _disk(path):
-            file = temporary.open("wb")
-        # Closing writes, too.
-        with _disk(path), file:
-            archive = _Archive(place, file)
-            yield archive
-            await trio.to_thread.run_sync(archive.finish)
-        with _disk(path):
-            os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    await trio.to_thread.run_sync(clear, path.parent, re.compile(re.escape(path.name)))
+    with _disk(path), replacing(path) as file:
+        archive = _Archive(place, file)
+        yield archive
+        await trio.to_thread.run_sync(archive.finish)
 
 
 def _header(name: str, size: int) -> bytes:
@@ -266,26 +269,17 @@ def _pour(source: BinaryIO, target: BinaryIO, descriptor: Descriptor, report: Re
 def _copy(target: Path, open_blob: Callable[[], BinaryIO], descriptor: Descriptor, report: Report) -> None:
     with _disk(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            with open_blob() as source, temporary.open("wb") as file:
-                _pour(source, file, descriptor, report)
-                file.flush()
-                os.fdatasync(file.fileno())
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with open_blob() as source, replacing(target) as file:
+            _pour(source, file, descriptor, report)
+            file.flush()
+            os.fdatasync(file.fileno())
 
 
 def _put(target: Path, data: bytes) -> None:
     with _disk(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_bytes(data)
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(target) as file:
+            file.write(data)
 
 
 class _disk:  # noqa: N801 - used like a function
