@@ -368,7 +368,10 @@ def info(core: Core, manifest_digest: Digest) -> ImageInfo:
     image = rows.image_by_id(core.database, manifest_digest.hex)
     if image is None:
         raise NotFound(f"no such image: {manifest_digest}")
-    return describe(core, image, rows.names_of(core.database))
+    found = describe(core, image, rows.names_of(core.database))
+    if image.facts is None:
+        rows.note_facts(core.database, [(image.manifest, rows.Facts(found.created, found.size, found.labels))])
+    return found
 
 
 def describe(core: Core, image: rows.ImageRow, names: Names) -> ImageInfo:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from scow.errors import Invalid
@@ -27,6 +28,10 @@ class Digest:
             raise Invalid(f"digest algorithm {self.algorithm!r} is not supported", hint="scow reads sha256 and sha512")
         if len(self.hex) != length or not _HEX.fullmatch(self.hex):
             raise Invalid(f"{self.algorithm} digest {self.hex!r} must be {length} lower-case hex digits")
+
+    def __hash__(self) -> int:
+        # Digests are the keys of most tables here, and a string keeps its hash.
+        return hash(self.hex)
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.hex}"
@@ -54,5 +59,11 @@ def chain_ids(diff_ids: tuple[Digest, ...]) -> tuple[Digest, ...]:
     """The chain ID of each layer, lowest first (OCI image spec, config.md, "Layer ChainID")."""
     chain: list[Digest] = []
     for diff_id in diff_ids:
-        chain.append(Digest.of(f"{chain[-1]} {diff_id}".encode()) if chain else diff_id)
+        chain.append(_above(chain[-1], diff_id) if chain else diff_id)
     return tuple(chain)
+
+
+@lru_cache(maxsize=4096)
+def _above(chain_id: Digest, diff_id: Digest) -> Digest:
+    """The chain ID one layer further up. A build asks for the same ones for each step anew."""
+    return Digest.of(f"{chain_id} {diff_id}".encode())

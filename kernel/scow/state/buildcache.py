@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,18 +113,25 @@ class BuildCache:
             return None
         return Record(*row) if row else None
 
-    def touch(self, key: str, place: Place) -> bool:
-        """A record is used now, there; false when it is gone."""
-        try:
-            self._tell_replaced(key, place.chain, None)
-            return bool(
-                self._connection.execute(
-                    "UPDATE layers SET used=?, uses=uses+1, chain=?, parent=? WHERE key=?",
-                    (time.time(), place.chain, place.parent, key),
-                ).rowcount
-            )
-        except sqlite3.DatabaseError:
-            return True
+    def touch(self, places: Mapping[str, Place]) -> list[str]:
+        """Records are used now, by key, there; gives the keys of those that are gone."""
+        gone = []
+        with suppress(sqlite3.DatabaseError):
+            # One transaction for all of a build: each costs more than what is written in it.
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                gone = [key for key, place in places.items() if not self._touch(key, place)]
+            finally:
+                self._connection.execute("COMMIT")
+        return gone
+
+    def _touch(self, key: str, place: Place) -> bool:
+        self._tell_replaced(key, place.chain, None)
+        done = self._connection.execute(
+            "UPDATE layers SET used=?, uses=uses+1, chain=?, parent=? WHERE key=?",
+            (time.time(), place.chain, place.parent, key),
+        )
+        return bool(done.rowcount)
 
     def add(self, key: str, record: Record, place: Place, parts: bytes = b"", files: bytes = b"") -> None:
         """Note a layer. `parts` and `files` are the builder's own, given back by `last`."""

@@ -67,6 +67,8 @@ class Ignore:
 
     def ignores(self, path: str) -> bool:
         """Whether a path (relative, with slashes) is left out."""
+        if not self.patterns:
+            return False
         ignored = False
         parents = [path[:at] for at, char in enumerate(path) if char == "/"]
         for pattern in self.patterns:

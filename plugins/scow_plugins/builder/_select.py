@@ -16,6 +16,8 @@ from scow_plugins.builder._tree import Node, Tree
 
 _WILD: Final = re.compile(r"[*?\[\\]")
 WHITEOUT: Final = ".wh."
+#: More sources than that are chosen in a thread of their own.
+_FEW: Final = 4
 
 
 class Chosen(NamedTuple):
@@ -49,6 +51,15 @@ def choose(tree: Tree, pattern: str, *, parents: bool, exclude: tuple[str, ...])
     for path in _matches(tree, clean):
         found.append(_source(tree, path, parents=parents, pivot=pivot, leaves_out=leaves_out))
     return tuple(found)
+
+
+def at_once(tree: Tree, patterns: tuple[str, ...]) -> bool:
+    """Whether choosing takes hardly more than a few system calls: files named one by one, of which nothing is read."""
+    return (
+        len(patterns) <= _FEW
+        and not any(_WILD.search(each) for each in patterns)
+        and all(map(tree.remembers, map(cleaned, patterns)))
+    )
 
 
 def cleaned(pattern: str) -> str:
@@ -107,6 +118,7 @@ def _source(tree: Tree, path: str, *, parents: bool, pivot: str, leaves_out: Ign
         files = [_chosen(tree, node, base, top=True)] if base or not parents else []
         cut = len(node.path) + 1 if node.path else 0
         skipped = ""
+        above = base + "/" if base else ""
         for each in tree.walk(node.path):
             name = each.path[cut:]
             if skipped and name.startswith(skipped):
@@ -115,7 +127,7 @@ def _source(tree: Tree, path: str, *, parents: bool, pivot: str, leaves_out: Ign
                 if each.is_directory and leaves_out.skips_tree(name):
                     skipped = name + "/"
                 continue
-            files.append(_chosen(tree, each, posixpath.join(base, name), top=False))
+            files.append(_chosen(tree, each, above + name, top=False))
         return Source(tuple(files), True)
     if leaves_out.patterns and leaves_out.ignores(posixpath.basename(path)):
         return Source((), False)
@@ -123,7 +135,7 @@ def _source(tree: Tree, path: str, *, parents: bool, pivot: str, leaves_out: Ign
 
 
 def _chosen(tree: Tree, node: Node, name: str, *, top: bool) -> Chosen:
-    if posixpath.basename(name).startswith(WHITEOUT):
+    if WHITEOUT in name and posixpath.basename(name).startswith(WHITEOUT):
         raise Invalid(
             f"{node.path!r} can't be in a layer: names that begin with {WHITEOUT} mean that something is removed there"
         )

@@ -43,7 +43,7 @@ from scow_plugins.builder._layout import Layout, owner_of
 from scow_plugins.builder._modes import Mode
 from scow_plugins.builder._plan import Plan, first_error, image_of, origins, places_among
 from scow_plugins.builder._run import run_key, run_step
-from scow_plugins.builder._select import Source, choose, digest_of
+from scow_plugins.builder._select import Source, at_once, choose, digest_of
 from scow_plugins.builder._shell import shell_before
 from scow_plugins.builder._source import Statement, located
 from scow_plugins.builder._steps import CopyOp, Origin, PlannedStage, PlannedStep, RunOp, WorkdirOp
@@ -101,6 +101,8 @@ class Solver:
         self.shell_lock = trio.Lock()
         self._contexts: dict[str, tuple[Tree, trio.Lock]] = {}
         self._tree_keys: dict[Origin, str] = {}
+        #: What was found in the cache, by key; noted there in the end.
+        self._reused: dict[str, tuple[Key, Record, Place]] = {}
         epoch = request.build_args.get("SOURCE_DATE_EPOCH", "")
         if epoch and not (epoch.isascii() and epoch.isdigit()):
             raise Invalid(f"SOURCE_DATE_EPOCH {epoch!r} is not a number of seconds")
@@ -119,7 +121,14 @@ class Solver:
                         nursery.start_soon(self._scoped, stage)
             except BaseExceptionGroup as group:
                 raise first_error(group) from None
+            finally:
+                self._note_reused()
         return self._solved[self.plan.target]
+
+    def _note_reused(self) -> None:
+        """Say what was used. What somebody has pruned meanwhile is noted again: its layer stays while we build."""
+        for value in self.cache.touch({value: place for value, (_, _, place) in self._reused.items()}):
+            self._keep(*self._reused[value])
 
     async def base(self, name: str, platform: Platform | None = None) -> Base:
         """An image, local from now on."""
@@ -281,9 +290,7 @@ class Solver:
         record = self.cache.find(key.value)
         if record is not None and await self.bench.again(below, layer_of(record)):
             place = place_of(below, layer_of(record), *titled)
-            if not self.cache.touch(key.value, place):
-                # Somebody has pruned it meanwhile; the layer stays while we build.
-                self._keep(key, record, place)
+            self._reused[key.value] = (key, record, place)
             return record
         record = await self.imported.bring(self, key.value, below)
         if record is not None:
@@ -396,7 +403,10 @@ class Solver:
         if op.origin.kind in ("context", "named"):
             tree, lock = self._context(op.origin)
             async with lock:
-                found.sources, digest = await trio.to_thread.run_sync(_choose_and_digest, tree, op, mode)
+                if at_once(tree, op.sources):
+                    found.sources, digest = _choose_and_digest(tree, op, mode)
+                else:
+                    found.sources, digest = await trio.to_thread.run_sync(_choose_and_digest, tree, op, mode)
                 return digest
         stack = await self.stack_of(op.origin)
         memo = Key(

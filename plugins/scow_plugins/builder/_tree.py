@@ -204,6 +204,11 @@ class Tree:
             finally:
                 os.close(inner)
 
+    def remembers(self, path: str) -> bool:
+        """Whether a real path is a regular file whose content needn't be read."""
+        node = self.lstat(path)
+        return node is not None and node.is_regular and self._index.find(node) is not None
+
     def open(self, path: str) -> int:
         """A regular file, for reading, at its real path. Raises OSError."""
         directory, _, name = path.rpartition("/")

@@ -335,10 +335,11 @@ def test_the_cache(tmp_path: Path) -> None:
     assert cache.bytes() == 5
     # What was used since it was listed stays.
     listed = cache.entries()
-    assert cache.touch(key.value, Place("sha256:3", ""))
+    assert cache.touch({key.value: Place("sha256:3", "")}) == []
     assert [each.key for each in cache.forget(listed)] == [Key("copy", files="1").value]
     assert kept(path) == [("sha256:1", "sha256:3")]
-    assert not cache.touch(Key("copy", files="1").value, Place("", ""))
+    other = Key("copy", files="1").value
+    assert cache.touch({key.value: Place("sha256:3", ""), other: Place("", "")}) == [other]
     cache.close()
     path.write_bytes(b"no database at all" * 1000)
     for suffix in ("-wal", "-shm"):
