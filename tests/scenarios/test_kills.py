@@ -164,6 +164,7 @@ def test_killed(sweep: Sweep, name: str) -> None:
     argv = [part.replace("REGISTRY", sweep.registry) for part in argv]
     base = "bare" if name == "load" else "full"
     sweep.put_back(base)
+    remove(sweep.home / "out")
     before = sweep.names()
     total = sweep.must(argv)["ticks"]
     after = sweep.names()

@@ -1,4 +1,4 @@
-"""A pull that is killed goes on in the next command, behind what came."""
+"""A pull that is killed goes on in the next command, behind what came; a push that is killed is made anew."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from scow.testing.registry import Faults, Registry, serve
+from scow_plugins.registry._push import CHUNK
 
 from .conftest import Scow
 
@@ -68,6 +69,33 @@ async def test_a_pull_in_parts_that_is_killed_goes_on(scow: Scow) -> None:
         # What the dead one had asked for in parts may be read by the registry only now.
         assert [each for each in ranges(registry, before) if each.endswith("-")] == [f"bytes={len(came)}-"]
         assert "all well" in await trio.to_thread.run_sync(partial(scow, "fsck"))
+
+
+async def test_a_killed_push_is_made_anew(scow: Scow) -> None:
+    """Killed in the middle of a layer's first piece, of its second, and with a manifest that has no answer yet."""
+    source = Registry()
+    image = source.add_image("big", layers=[{"noise": os.urandom(CHUNK + (1 << 20))}], compression="none")
+    (layer,) = image.layers
+    async with serve(source):
+        await trio.to_thread.run_sync(partial(scow, "pull", "-q", f"{source.host}/big"))
+    blobs = layer["size"] + image.config["size"]
+    for moment in (1 << 20, CHUNK + (1 << 17), blobs + 1):
+        target = Registry(Faults(hold_at=moment))
+        async with serve(target):
+            name = f"{target.host}/big"
+            await trio.to_thread.run_sync(partial(scow, "tag", f"{source.host}/big", name))
+            process = scow.start("push", "-q", name)
+            await _until(lambda there=target, at=moment: there.received >= at)
+            assert process.poll() is None
+            process.send_signal(signal.SIGKILL)
+            assert await trio.to_thread.run_sync(process.wait) == -signal.SIGKILL
+            assert not target.manifests
+            assert (layer["digest"] in target.blobs) == (moment > blobs)
+            target.faults.hold_at = None
+            await trio.to_thread.run_sync(partial(scow, "push", "-q", name))
+        assert target.manifests["big", "latest"] == source.manifests["big", "latest"]
+        assert target.blobs == source.blobs, moment
+    assert "all well" in await trio.to_thread.run_sync(partial(scow, "fsck"))
 
 
 async def test_a_layer_that_another_command_fetches_is_waited_for(scow: Scow) -> None:

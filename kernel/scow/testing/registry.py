@@ -116,6 +116,8 @@ class Faults:
     #: Refuse PATCH with this status; 0: take pieces. Hang up in the middle of n of them, having kept a half.
     patch_status: int = 0
     broken_patches: int = 0
+    #: Read no further once so many bytes of bodies have come to the registry, for as long as this is set.
+    hold_at: int | None = None
     #: Refuse to mount blobs of other repositories.
     no_mounts: bool = False
 
@@ -151,6 +153,8 @@ class Registry:
         self.url = ""
         self.host = ""
         self.connections = 0
+        #: Bytes of requests' bodies that have come, also of those that are not whole.
+        self.received = 0
 
     def add_blob(self, data: bytes) -> str:
         """Keep a blob. Returns its digest."""
@@ -324,12 +328,22 @@ class _Conversation:
             name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])
         }
         length = int(headers.get("content-length", "0"))
-        while len(self._buffer) < length:
+        self._registry.received += min(len(self._buffer), length)
+        while await self._held() and len(self._buffer) < length:
+            before = len(self._buffer)
             await self._more()
+            self._registry.received += min(len(self._buffer), length) - before
         body = bytes(self._buffer[:length])
         del self._buffer[:length]
         parts = urlsplit(target)
         return Request(method, parts.path, tuple(parse_qsl(parts.query, keep_blank_values=True)), headers, body)
+
+    async def _held(self) -> bool:
+        """Wait for as long as `hold_at` says; true, so that it can stand in a condition."""
+        faults = self._registry.faults
+        while faults.hold_at is not None and self._registry.received >= faults.hold_at:  # noqa: ASYNC110 - a switch
+            await trio.sleep(0.01)
+        return True
 
     async def _more(self) -> None:
         data = await self._stream.receive_some(_CHUNK)
