@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -30,11 +30,18 @@ class Key:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def kept(self) -> dict[str, str]:
-        """Each part as a digest, for `explain`; nothing of what it says."""
+        """Each part as a digest, for `explain`, variables and mounts also one by one; nothing of what they say."""
         return {
             name: hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:16]
-            for name, part in self.parts.items()
+            for name, part in (*self.parts.items(), *self._pieces())
         }
+
+    def _pieces(self) -> Iterator[tuple[str, Any]]:
+        for text in self.parts.get("env", ()):
+            name, _, value = text.partition("=")
+            yield f"env {name}", value
+        for mount in self.parts.get("mounts", ()):
+            yield f"mounts {mount['target'] or mount.get('env', '')}", mount
 
 
 def packed(files: Mapping[str, str]) -> bytes:
@@ -69,10 +76,22 @@ _WORDS: Final = {
     "mode": "--chmod",
     "path": "the directory",
     "network": "the network",
+    "epoch": "SOURCE_DATE_EPOCH",
 }
 
 
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     """Which parts have changed, in words."""
-    names = [_WORDS.get(name, name) for name in {**before, **now} if before.get(name) != now.get(name)]
+    changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    names = [_WORDS.get(name, name) + _pieces_of(name, changed, before) for name in changed if " " not in name]
     return "changed: " + ", ".join(names) if names else "its layer is gone"
+
+
+def _pieces_of(part: str, changed: Sequence[str], before: Mapping[str, str]) -> str:
+    """Which variables, which mounts; nothing where what was kept doesn't say."""
+    start = part + " "
+    if not any(name.startswith(start) for name in before):
+        return ""
+    names = [name.removeprefix(start) for name in changed if name.startswith(start)]
+    more = " …" if len(names) > _SHOWN else ""
+    return f" ({', '.join(names[:_SHOWN])}{more})" if names else ""
