@@ -141,3 +141,33 @@ def test_limits_of_steps(pulled: Scow, context: Path) -> None:
     assert "Dockerfile:2:" in errors
     pulled.fails("build", "--ulimit", "files=1", str(context), code=2, says="invalid ulimit type: files")
     pulled.fails("build", "--cgroup-parent", "../x", str(context), code=2, says="cgroup-parent '../x'")
+
+
+def test_only_what_a_bind_mount_shows_counts(pulled: Scow, context: Path) -> None:
+    """A manifest that is mounted while packages are installed: other files of the tree may change."""
+    text = """FROM busybox AS made
+COPY other list.txt /x/
+FROM busybox
+RUN --mount=type=bind,source=list.txt,target=/list cat /list; echo first >> /ran
+RUN --mount=type=bind,from=made,source=/x/list.txt,target=/list cat /list; echo second >> /ran
+RUN --mount=type=bind,source=up/dir/../../sub,target=/m ls /m >> /ran
+CMD cat /ran
+"""
+    context.joinpath("sub").mkdir()
+    (context / "sub" / "inner").write_text("x")
+    (context / "sub" / "out").symlink_to("../list.txt")
+    (context / "list.txt").write_text("a\n")
+    (context / "other").write_text("words that nobody mounts")
+    image = build(pulled, context, text, "-q")
+    assert pulled("run", "--rm", image) == "first\nsecond\ninner\nout\n"
+    layers = [path.read_bytes() for path in (pulled.root / "content").rglob("*") if path.is_file()]
+    (context / "other").write_text("changed")
+    (context / "more").write_text("new")
+    assert build(pulled, context, text, "-q") == image
+    (context / "list.txt").write_text("b\n")
+    said = pulled.try_("build", "--progress=plain", str(context)).stderr.decode()
+    assert "CACHED" not in said
+    (context / "Dockerfile").write_text("FROM busybox\nRUN --mount=type=bind,source=none,target=/m true\n")
+    pulled.fails("build", str(context), code=1, says="Dockerfile:2: 'none' is not in the build context")
+    # Nothing but what was shown has become a layer: the stage's own COPY alone has the other file.
+    assert sum(b"words that nobody mounts" in each for each in layers) == 1

@@ -53,7 +53,7 @@ async def run_key(solver: Solver, op: RunOp, below: Stack) -> Key:
 async def _mount_key(solver: Solver, mount: MountOp) -> dict[str, Any]:
     key: dict[str, Any] = {"kind": mount.kind, "target": mount.target, "ro": mount.read_only}
     if mount.kind == "bind":
-        key |= {"source": mount.source, "tree": await solver.tree_key(mount.origin)}
+        key |= {"source": mount.source, "tree": await solver.tree_key(mount.origin, mount.source)}
     elif mount.kind == "cache":
         key |= {"id": mount.id}
         if mount.origin.kind != "scratch" or mount.source:
@@ -106,7 +106,7 @@ async def prepare(solver: Solver, op: RunOp, stack: AsyncExitStack) -> Step:
     env = [*op.env, *op.proxies]
     for mount in op.mounts:
         if mount.kind == "bind":
-            tree = await solver.stack_of(mount.origin)
+            tree = await solver.stack_of(mount.origin, mount.source)
             views.append(StepView(tree, mount.source, mount.target, mount.read_only))
         elif mount.kind == "cache":
             place = await stack.enter_async_context(_cachemounts.held(solver, mount))

@@ -57,9 +57,14 @@ def at_once(tree: Tree, patterns: tuple[str, ...]) -> bool:
     """Whether choosing takes hardly more than a few system calls: files named one by one, of which nothing is read."""
     return (
         len(patterns) <= _FEW
-        and not any(_WILD.search(each) for each in patterns)
+        and not any(map(is_pattern, patterns))
         and all(map(tree.remembers, map(cleaned, patterns)))
     )
+
+
+def is_pattern(source: str) -> bool:
+    """Whether it may mean something else than the one file of that name."""
+    return _WILD.search(source) is not None
 
 
 def cleaned(pattern: str) -> str:
@@ -74,6 +79,15 @@ def _pivot(pattern: str, clean: str) -> tuple[str, str]:
     """`a/./b`: what stands before the dot isn't kept (dockerfile reference, COPY --parents)."""
     before, mark, _ = pattern.lstrip("/").partition("/./")
     return clean, (cleaned(before) if mark else "")
+
+
+def _behind(path: str, pivot: str) -> str:
+    """What of a path is kept; a pivot may have wildcards itself."""
+    if not pivot:
+        return path
+    parts, matches = path.split("/"), matcher(pivot)
+    ends = (end for end in range(1, len(parts) + 1) if matches("/".join(parts[:end])))
+    return "/".join(parts[next(ends, 0) :])
 
 
 def _matches(tree: Tree, clean: str) -> Iterator[str]:
@@ -111,7 +125,7 @@ def _source(tree: Tree, path: str, *, parents: bool, pivot: str, leaves_out: Ign
     node = tree.find(path)
     base = ""
     if parents:
-        base = path[len(pivot) :].strip("/") if pivot and (path + "/").startswith(pivot + "/") else path
+        base = _behind(path, pivot)
     elif not node.is_directory:
         base = posixpath.basename(path)
     if node.is_directory:

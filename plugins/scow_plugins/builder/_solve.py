@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import posixpath
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -43,7 +44,7 @@ from scow_plugins.builder._layout import Layout, owner_of
 from scow_plugins.builder._modes import Mode
 from scow_plugins.builder._plan import Plan, first_error, image_of, origins, places_among
 from scow_plugins.builder._run import run_key, run_step
-from scow_plugins.builder._select import Source, at_once, choose, digest_of
+from scow_plugins.builder._select import Source, at_once, choose, digest_of, is_pattern
 from scow_plugins.builder._shell import shell_before
 from scow_plugins.builder._source import Statement, located
 from scow_plugins.builder._steps import CopyOp, Origin, PlannedStage, PlannedStep, RunOp, WorkdirOp
@@ -100,7 +101,7 @@ class Solver:
         #: The user can talk to one shell at a time.
         self.shell_lock = trio.Lock()
         self._contexts: dict[str, tuple[Tree, trio.Lock]] = {}
-        self._tree_keys: dict[Origin, str] = {}
+        self._tree_keys: dict[CopyOp, str] = {}
         #: What was found in the cache, by key; noted there in the end.
         self._reused: dict[str, tuple[Key, Record, Place]] = {}
         epoch = request.build_args.get("SOURCE_DATE_EPOCH", "")
@@ -203,7 +204,7 @@ class Solver:
                 raw["variant"] = platform.variant
             solved = Solved(raw=raw, created=0.0 if self.epoch is None else self.epoch)
             if stage.context:
-                solved.stack = (await self._context_layer(Origin("named", stage.context)),)
+                solved.stack = (await self._context_layer(shown_of(Origin("named", stage.context), "")),)
                 solved.history.append({"created": rfc3339(solved.created), "created_by": f"FROM {stage.context}"})
             return solved
         base = await self.base(stage.image, stage.platform)
@@ -427,32 +428,35 @@ class Solver:
             raise NotFound("there is no build context", hint="give a directory: scow build -f FILE DIRECTORY")
         return found
 
-    async def stack_of(self, origin: Origin) -> Stack:
-        """The layers of a stage, an image, nothing, or a context made into one layer."""
+    async def stack_of(self, origin: Origin, source: str = "") -> Stack:
+        """The layers of a stage, an image, nothing, or a context (or what of it is meant) made into one layer."""
         if origin.kind == "stage":
             return self._solved[origin.stage].stack
         if origin.kind == "image":
             return (await self.base(origin.name)).stack
         if origin.kind == "scratch":
             return ()
-        return (await self._context_layer(origin),)
+        return (await self._context_layer(shown_of(origin, source)),)
 
-    async def tree_key(self, origin: Origin) -> str:
-        """What is in a tree, as a digest: of a context without times, which differ from machine to machine."""
-        if origin.kind not in ("context", "named"):
+    async def tree_key(self, origin: Origin, source: str = "") -> str:
+        """What of a tree is meant, as a digest without times, which differ from machine to machine.
+
+        All of a stage or an image is known by its layers.
+        """
+        op = shown_of(origin, source)
+        if origin.kind not in ("context", "named") and op.sources == (".",):
             return chain_of(await self.stack_of(origin))
-        if origin not in self._tree_keys:
+        if op not in self._tree_keys:
             async with AsyncExitStack() as stack:
-                copying = await self._prepare_copy(stack, CopyOp(origin, (".",), "/"), ())
-            self._tree_keys[origin] = copying.key.value
-        return self._tree_keys[origin]
+                copying = await self._prepare_copy(stack, op, ())
+            self._tree_keys[op] = copying.key.value
+        return self._tree_keys[op]
 
-    async def _context_layer(self, origin: Origin) -> Layer:
-        """A context as a layer: what a bind mount of it shows, without what it leaves out."""
-        op = CopyOp(origin, (".",), "/")
+    async def _context_layer(self, op: CopyOp) -> Layer:
+        """A context, or a part of it, as a layer: what a bind mount of it shows, without what it leaves out."""
         async with AsyncExitStack() as stack:
             copying = await self._prepare_copy(stack, op, ())
-            titled = (f"[{origin}] as a layer, for a mount", "")
+            titled = (f"[{op.origin}] as a layer, for a mount", "")
             record = await self._known(copying.key, (), titled)
             if record is not None:
                 return layer_of(record)
@@ -595,6 +599,14 @@ class _Writing:
         if self._op.target.endswith("/") and not fetched.name:
             raise Invalid(f"{fetched.url} has no file name", hint="write the name at the end of the destination")
         layout.stream(fetched.name, fetched.pieces(), fetched.size, self._op.target, 0o600, fetched.mtime)
+
+
+def shown_of(origin: Origin, source: str) -> CopyOp:
+    """What a bind mount shows, as a copy of it: what else is there doesn't count, and isn't made a layer."""
+    path = posixpath.normpath("/" + source).strip("/")
+    # A name that a copy takes for a pattern is found in the whole.
+    named = path != "" and not is_pattern(path)
+    return CopyOp(origin, (path,), "/", parents=True) if named else CopyOp(origin, (".",), "/")
 
 
 def _places(request: BuildRequest) -> Iterator[tuple[str, Path, bytes]]:

@@ -333,11 +333,14 @@ class StageState:
             identity = identity or "default"
             target = target or f"/run/buildkit/ssh_agent.{number}"
         nothing = Origin("scratch" if mount.kind == "cache" else "context")
+        source = values.get("source", "")
+        if mount.kind == "bind" and source:
+            source = posixpath.normpath("/" + source.lstrip("/"))
         try:
             return MountOp(
                 mount.kind,
                 self.absolute(target) if target else "",
-                values.get("source", ""),
+                source,
                 self._resolve(name, said) if name else nothing,
                 (mount.kind == "bind" and not _truth(values.get("rw"))) or _truth(values.get("ro")),
                 self._cache_id(identity, target) if mount.kind == "cache" else identity,

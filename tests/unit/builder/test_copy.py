@@ -89,6 +89,8 @@ def test_parents_and_exclusions(tree: Make) -> None:
     source = tree(FILES)
     assert names(source, "d/e/f.go", parents=True) == ["d/e/f.go"]
     assert names(source, "d/./e/f.go", parents=True) == ["e/f.go"]
+    assert names(source, "*/./e/f.go", parents=True) == ["e/f.go"]
+    assert names(source, "**/e/./*.go", parents=True) == ["f.go"]
     assert names(source, "d", exclude=("**/f.go",)) == ["", "c.go", "e"]
     assert names(source, "d", exclude=("e",)) == ["", "c.go"]
     assert names(source, "d", exclude=("e", "!e/f.go")) == ["", "c.go", "e/f.go"]
