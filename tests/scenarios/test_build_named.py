@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -66,12 +67,33 @@ def test_layouts(pulled: Scow, context: Path, layout: Path) -> None:
         pulled.fails("build", f"--build-context=base={place}", str(context), code=code, says=says)
 
 
-def test_a_dockerfile_names_no_place_of_this_machine(pulled: Scow, context: Path, layout: Path) -> None:
-    """Only who builds may: a Dockerfile may come from anywhere."""
+def test_from_a_place_of_this_machine(pulled: Scow, context: Path, layout: Path, tmp_path: Path) -> None:
+    """As wherever an image is named, but only in a file that is the user's own."""
+    archives = (f"oci-archive:{tmp_path}/o.tar:x/y:1", f"docker-archive:{tmp_path}/d.tar:x/y:1")
+    pulled("pull", "-q", f"oci:{layout}:old")
+    for archive in archives:
+        pulled("push", "-q", f"oci:{layout}:old", archive)
+    for place, name in (
+        (f"oci:{layout}", "latest"),
+        (f"oci:{layout}:old", "old"),
+        *((each, "old") for each in archives),
+    ):
+        text = f"ARG PLACE\nFROM $PLACE\nRUN test $NAME = {name}\n"
+        built = build(pulled, context, text, "-q", "--build-arg", f"PLACE={place}").split()[-1]
+        assert pulled("run", "--rm", built) == f"{name}\n"
+        assert pulled("build", "-q", "-", stdin=text.replace("$PLACE", place).encode()).split()[-1] == built
+    (context / "Dockerfile").write_text(f"FROM oci:{layout}\n")
+    packed = subprocess.run(["tar", "c", "-C", str(context), "."], check=True, capture_output=True).stdout
+    done = pulled.try_("build", "-", stdin=packed)
+    assert done.returncode == 2
+    assert b"Dockerfile:1: image name 'oci:" in done.stderr
+
+
+def test_a_dockerfile_looks_nowhere_else(pulled: Scow, context: Path, layout: Path) -> None:
     short = pulled("images", "-q").split()[0][:4]
     (context / "Dockerfile").write_text(f"FROM {short}\n")
     pulled.fails("build", str(context), code=1, says="Dockerfile:1: image")
-    for line in (f"FROM oci:{layout}", f"FROM oci-layout://{layout}", "FROM host:", f"FROM oci-archive:{layout}"):
+    for line in (f"FROM oci-layout://{layout}", "FROM host:"):
         (context / "Dockerfile").write_text(f"{line}\n")
         errors = pulled.fails("build", str(context), code=2, says="Dockerfile:1: ")
         assert "latest" not in errors.partition("\n")[0]
@@ -80,6 +102,10 @@ def test_a_dockerfile_names_no_place_of_this_machine(pulled: Scow, context: Path
         errors = pulled.try_("build", str(context)).stderr.decode()
         assert "Dockerfile:2:" in errors
         assert "no OCI" not in errors
+    # Nor by way of a base image's trigger.
+    build(pulled, context, f"FROM busybox\nONBUILD COPY --from=oci:{layout} / /x\n", "-q", "-t", "trigger")
+    (context / "Dockerfile").write_text("FROM trigger\n")
+    pulled.fails("build", str(context), code=2, says="image name 'oci:")
 
 
 def test_names_mean_what_images_mean(pulled: Scow, context: Path) -> None:

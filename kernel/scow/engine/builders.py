@@ -97,6 +97,8 @@ class BuildRequest:
     file: bytes | None = None
     #: What the user calls the file, for messages.
     file_name: str = ""
+    #: The file is the user's own, not one that came with a context from elsewhere; `Builder.prepared` finds that out.
+    own_file: bool = False
     context: Path | None = None
     stream: int | None = None
     remote: str = ""

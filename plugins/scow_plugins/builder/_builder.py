@@ -14,7 +14,7 @@ from scow.engine.building import Base, Workbench
 from scow_plugins.builder._caches import export_caches, inline
 from scow_plugins.builder._fetching import Tally, fetching
 from scow_plugins.builder._include import Fetch
-from scow_plugins.builder._instructions import Arg, Instruction
+from scow_plugins.builder._instructions import Arg, From, Instruction
 from scow_plugins.builder._lint import lint, violation
 from scow_plugins.builder._outputs import check_outputs, put_out
 from scow_plugins.builder._plan import Options, Plan, make_plan, places_among
@@ -125,10 +125,13 @@ async def _planned(
     places = places_among(request.contexts)
 
     async def config(name: str, platform: Platform, said: Instruction) -> Mapping[str, Any]:
+        # A stranger's file doesn't say what of this machine is looked at, nor do the triggers of a stranger's image.
+        own = request.own_file and isinstance(said, From) and not name.startswith("host:")
+        place = own or name in places
         try:
             with fetching(listener, tally, name) as report:
                 bases[name, platform] = base = await bench.base(
-                    name, platform, pull=request.pull, place=name in places, report=report
+                    name, platform, pull=request.pull, place=place, report=report
                 )
         except ScowError as error:
             raise type(error)(located(said.at.place_of_rest, error.message), hint=error.hint) from None

@@ -47,6 +47,7 @@ async def prepared(bench: Workbench, request: BuildRequest) -> AsyncIterator[Bui
     Raises NotFound, Invalid, Corrupt, Denied, Unavailable, Exhausted, Unsupported.
     """
     async with AsyncExitStack() as stack:
+        request = replace(request, own_file=request.file is not None)
         if request.stream is not None:
             request = await _from_stream(stack, bench, request, request.stream)
         elif request.remote:
@@ -69,7 +70,7 @@ async def _from_stream(stack: AsyncExitStack, bench: Workbench, request: BuildRe
                 hint="with `-`, standard input is an archive, or the Dockerfile itself",
             )
         rest = await trio.to_thread.run_sync(_rest, fd)
-        return replace(request, file=_checked(head + rest, "standard input"), file_name="Dockerfile")
+        return replace(request, file=_checked(head + rest, "standard input"), file_name="Dockerfile", own_file=True)
     place = await stack.enter_async_context(bench.directory())
     await trio.to_thread.run_sync(_unpack, itertools.chain([head], _reading(fd)), place, "standard input")
     return replace(request, context=place)
