@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
+import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -24,6 +25,8 @@ _MEMBERS_MAX: Final = 1_000_000
 _LINKS_MAX: Final = 8
 #: Archives that are remembered: few commands read more of them at once.
 _REMEMBERED: Final = 2
+#: Nanoseconds for which a file may change again without its time stamp (they go in ticks of up to 10 ms, with HZ=100).
+_SETTLED: Final = 50_000_000
 
 T = TypeVar("T")
 
@@ -108,6 +111,8 @@ def open_files(path: Path, *, directory: bool) -> Files:
         return Directory(path)
     if not stat.S_ISREG(found.st_mode):
         raise Corrupt(f"{path} is not a regular file", hint="for a directory write oci:")
+    if time.time_ns() - found.st_ctime_ns < _SETTLED:
+        return _scan(path, found.st_size)
     return _scanned(path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
@@ -146,10 +151,7 @@ def _failure(error: OSError, path: Path) -> Exception:
 
 @lru_cache(maxsize=_REMEMBERED)
 def _scanned(path: Path, device: int, inode: int, size: int, changed: int, touched: int) -> Tar:
-    """An archive's members. Another file under this path, or one that was written to, is read anew.
-
-    A write that no time stamp tells of does no harm: blobs are held against their digests.
-    """
+    """An archive's members. Another file under this path, or one that was written to, is read anew."""
     return _scan(path, size)
 
 

@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import trio
 
 from scow.api import (
     OCI_CONFIG,
@@ -210,6 +211,7 @@ async def test_many_images_are_one_pass(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(_layout, "_document", lambda *of: (documents.append(of), read_document(*of))[1])
     path, count = tmp_path / "many.tar", 20
     archive_of_many(path, count)
+    await trio.sleep(0.1)  # what was written just now isn't remembered
     found = contents("docker-archive", path)
     assert found is not None
     assert [each.names for each in found] == [(f"many/image{number}:1",) for number in range(count)]
@@ -233,3 +235,13 @@ async def test_another_archive_in_its_place_is_read_anew(tmp_path: Path) -> None
     assert len(contents("docker-archive", path) or ()) == 2
     archive_of_many(path, 4)
     assert len(contents("docker-archive", path) or ()) == 4
+
+
+def test_an_archive_written_over_is_read_anew(tmp_path: Path) -> None:
+    """Also by as many bytes, and sooner than time stamps tell."""
+    path = tmp_path / "one.tar"
+    for number in range(100):
+        docker_archive(path, names=[f"a/b:{number:03}"])
+        found = contents("docker-archive", path)
+        assert found is not None
+        assert found[0].names == (f"a/b:{number:03}",)
