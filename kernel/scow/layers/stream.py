@@ -11,6 +11,7 @@ import hashlib
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import closing
 from types import TracebackType
 from typing import BinaryIO, Final
 
@@ -101,13 +102,14 @@ class LayerStream:
 
     def _produce(self) -> None:
         try:
-            for chunk in plain(self._raw):
-                if not self._give(chunk):
-                    break
+            # Closing may fail, too, and the reader must not wait for ever.
+            with closing(self._raw):
+                for chunk in plain(self._raw):
+                    if not self._give(chunk):
+                        break
         except BaseException as error:  # noqa: BLE001 - handed to the reader, whatever it is
             self._error = error
         finally:
-            self._raw.close()
             with self._changed:
                 self._ended = True
                 self._changed.notify_all()

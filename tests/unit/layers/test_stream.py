@@ -80,3 +80,17 @@ def test_a_stream_that_breaks_off(size: int) -> None:
         chunks = iter(stream.chunk, b"")
         with pytest.raises(Corrupt, match="cut short"):
             list(chunks)
+
+
+def test_a_stream_that_cannot_be_closed() -> None:
+    """Its reader is told, and doesn't wait for ever."""
+
+    class Unclosable(io.BytesIO):
+        def close(self) -> None:
+            raise OSError("gone")
+
+    packed = gzip.compress(random.Random(1).randbytes(100_000), 1)
+    with LayerStream(Unclosable(packed), len(packed), "sha256", lambda: None) as stream:
+        chunks = iter(stream.chunk, b"")
+        with pytest.raises(OSError, match="gone"):
+            list(chunks)
