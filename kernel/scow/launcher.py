@@ -92,6 +92,8 @@ class Launcher:
         self._leaving = False
         self._aside = False
         self._standbys = Standbys(self._fork, self._do)
+        #: Children that are a command.
+        self._commands: set[int] = set()
 
     def serve(self) -> None:
         """Take requests until it is time to leave."""
@@ -105,22 +107,35 @@ class Launcher:
         poller.register(self._listener, select.POLLIN)
         poller.register(reader, select.POLLIN)
         last = time.monotonic()
+        at_once = False
         while not self._leaving and time.monotonic() - last < self._idle and self._still_mine():
             missing = self._standbys.missing()
-            ready = poller.poll((_BREATH if missing else min(_LOOK_ROUND, self._idle)) * 1000)
+            breath = 0.0 if at_once else _BREATH
+            ready = poller.poll((breath if missing else min(_LOOK_ROUND, self._idle)) * 1000)
             if not ready and missing:
                 # The next round of the loop makes the next one, or tries again where no process can be had.
-                with contextlib.suppress(OSError):
+                try:
                     self._standbys.make(missing[0])
+                except OSError:
+                    at_once = False
             for fd, _ in ready:
                 if fd == reader:
                     os.read(reader, 4096)
-                    self._standbys.forget(_reap())
+                    # A command that has ended leaves its processor to us, until the next one comes.
+                    at_once = self._forget(_reap()) or at_once
                 else:
                     last = time.monotonic()
+                    at_once = False
                     self._accept()
         self._leave()
         os.close(wake)
+
+    def _forget(self, gone: set[int]) -> bool:
+        """These children have ended; whether a command is among them."""
+        self._standbys.forget(gone)
+        ended = self._commands & gone
+        self._commands -= ended
+        return bool(ended)
 
     def _watch_children(self) -> tuple[int, int]:
         reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -205,6 +220,7 @@ class Launcher:
         """
         standby = self._standbys.take(fields[0])
         if standby is not None:
+            self._note_command(fields, standby.pid)
             with standby.line:
                 _as_nice_as(connection, standby.pid)
                 _tell_taken(connection, fields, standby.pid)
@@ -221,12 +237,17 @@ class Launcher:
 
         try:
             child = self._fork(wait_and_do)
+            self._note_command(fields, child)
             _as_nice_as(connection, child)
             _tell_taken(connection, fields, child)
             os.write(opener, _READY)
         finally:
             os.close(opener)
             os.close(gate)
+
+    def _note_command(self, fields: list[bytes], pid: int) -> None:
+        if fields[0] == b"cli":
+            self._commands.add(pid)
 
     def _do(self, connection: socket.socket, fields: list[bytes], descriptors: list[int]) -> None:
         if fields[0] == b"cli":

@@ -287,9 +287,12 @@ def _tidy(core: Core) -> None:
             delete(path)
 
 
-async def collect(core: Core) -> None:
-    """Keep the cache within its limits, after a build. Quick when there is nothing to do."""
-    if _due(core, limits(core)[0]):
+async def collect(core: Core, *, grown: bool) -> None:
+    """Keep the cache within its limits, after a build. Quick when there is nothing to do.
+
+    `grown`: the build has made something; else the cache is looked at now and then only.
+    """
+    if _due(core, limits(core)[0], grown=grown):
         await in_thread(core, _collect)
 
 
@@ -316,15 +319,11 @@ def limits(core: Core) -> tuple[int, float]:
     return disk.f_blocks * disk.f_frsize // _SHARE, said.cache_max_age
 
 
-def _due(core: Core, most: int) -> bool:
-    """Whether it is worth a look: archives and what they were unpacked to take about the same."""
+def _due(core: Core, most: int, *, grown: bool) -> bool:
+    """Whether it is worth a look."""
+    if grown and _is_large(core, most):
+        return True
     marker = core.paths.build / "collected"
-    cache = BuildCache(core.paths.build_cache)
-    try:
-        if 2 * cache.bytes() > most:
-            return True
-    finally:
-        cache.close()
     now = time.time()
     with suppress(OSError):
         if 0 <= now - marker.stat().st_mtime < _PERIOD:
@@ -332,3 +331,12 @@ def _due(core: Core, most: int) -> bool:
     with suppress(OSError):
         marker.touch()
     return True
+
+
+def _is_large(core: Core, most: int) -> bool:
+    """Archives and what they were unpacked to take about the same."""
+    cache = BuildCache(core.paths.build_cache)
+    try:
+        return 2 * cache.bytes() > most
+    finally:
+        cache.close()

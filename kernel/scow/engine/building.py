@@ -182,6 +182,8 @@ class Workbench:
         self._runtime = runtime
         #: What the cache has named until now.
         self._replaced: list[tuple[rows.Kind, Digest]] = []
+        #: Whether layers were made, fetched or unpacked for this build.
+        self.grown = False
         #: Where a builder keeps what it will want again; survives reboots.
         self.state_dir = core.paths.build
 
@@ -490,6 +492,7 @@ class Workbench:
     async def _unpack(self, stack: Stack, layer: Layer) -> None:
         chain_id = chain((*stack, layer))
         if self._find(chain_id) is None:
+            self.grown = True
             self._announce("layer", chain_id)
             blob = StoredBlob(layer.descriptor, self._core.content.blob(layer.descriptor.digest))
             below = self._snapshots(stack)

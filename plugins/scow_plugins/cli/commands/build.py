@@ -120,7 +120,10 @@ async def _main(cli: Cli, args: Args, style: str, stdout: str) -> int:
     from scow_plugins.cli._buildview import viewing
 
     wanted = shells_wanted(cli, args, style)
-    request = await trio.to_thread.run_sync(build_request, cli, args, stdout)
+    if _may_block(args):
+        request = await trio.to_thread.run_sync(build_request, cli, args, stdout)
+    else:
+        request = build_request(cli, args, stdout)
     builder = find_builder()
     async with (
         cli.engine() as engine,
@@ -249,6 +252,13 @@ def build_request(cli: Cli, args: Args, stdout: str = "") -> BuildRequest:
         entitlements=entitlements(args),
         annotations=manifest_annotations(args),
     )
+
+
+def _may_block(args: Args) -> bool:
+    """Whether the flags may name a pipe to read. A thread for it would be a tenth of a build that changes nothing."""
+    (place,) = args.words
+    read = (args.text("file"), *args.all("secret"), *args.all("ssh"), *args.all("build-context"))
+    return any(read) or not Path(place, "Dockerfile").is_file()
 
 
 def _source(cli: Cli, args: Args, place: str) -> dict[str, Any]:
