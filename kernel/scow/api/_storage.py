@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -79,6 +80,10 @@ class StorageDriver:
 
     def store(self) -> SnapshotDirectory:
         """Where the snapshots are; each with its own lock, so that any number of processes may use it."""
+        return self._store
+
+    @cached_property
+    def _store(self) -> SnapshotDirectory:
         if self.suffix:
             from scow.layers.imagefiles import SnapshotFiles
 

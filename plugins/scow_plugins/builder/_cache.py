@@ -6,6 +6,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -24,7 +25,7 @@ class Key:
     def __init__(self, kind: str, **parts: Any) -> None:
         self.parts: dict[str, Any] = {"kind": kind, **parts}
 
-    @property
+    @cached_property
     def value(self) -> str:
         text = json.dumps([_EPOCH, self.parts], sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
