@@ -15,8 +15,9 @@ from scow.practice import practise
 from scow.supervisor.protocol import SuperviseRequest
 from scow.sys.credentials import has_bounding
 
-#: What they wait for: a command, and its supervisor.
-KINDS: Final = (b"cli", b"supervise")
+#: What they wait for, a command and its supervisor, and how many. To get ready takes as long as a short command: in a
+#: loop of these one is used while the other one gets ready.
+WANTED: Final = {b"cli": 2, b"supervise": 1}
 #: A child that has practised for longer than this, in seconds, hangs somewhere.
 _HANGING: Final = 5.0
 #: By how much a child that practises is nicer than others. The rest of the machine's work goes first, but not for ever.
@@ -50,15 +51,16 @@ class Standbys:
 
     def settle(self) -> None:
         """The launcher's memory is as children will find it from now on."""
-        self._habits = {kind: Habits() for kind in KINDS}
+        self._habits = {kind: Habits() for kind in WANTED}
 
     def practise_on(self, request: bytes) -> None:
         """This is a supervisor's request: those to come shall be ready for one like it."""
         self._last = request
 
     def missing(self) -> list[bytes]:
-        """The kinds of which none waits."""
-        return [kind for kind in KINDS if all(standby.kind != kind for standby in self._waiting)]
+        """The kinds of which too few wait, the scarcest first."""
+        waiting = [standby.kind for standby in self._waiting]
+        return sorted((kind for kind, wanted in WANTED.items() if waiting.count(kind) < wanted), key=waiting.count)
 
     def make(self, kind: bytes) -> None:
         """One more of a kind. Raises OSError."""
