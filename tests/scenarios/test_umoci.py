@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,7 +80,7 @@ def _change(root: Path) -> None:
 
 
 def exported(scow: Scow, container: str, place: Path) -> dict[str, object]:
-    """A container's tree as `export` gives it, put down by tarfile as it says; without what scow put into it."""
+    """A container's tree as `export` gives it, put down by tar as it says; without what scow put into it."""
     place.mkdir()
     scow("export", "-o", str(place / "x.tar"), container)
     names = ["--xattrs", "--xattrs-include=*", "--numeric-owner", "-p"]
@@ -136,8 +135,8 @@ def test_umoci_unpacks_what_scow_saved_and_committed(scow: Scow, layout: Path, t
     scow("commit", "-m", "changed", "changed", "mine:2")
     scow("push", "-q", "mine:2", f"oci:{tmp_path}/pushed:two")
     scow("save", "--format", "oci-archive", "-o", str(tmp_path / "saved.tar"), "mine:1", "mine:2")
-    with tarfile.open(tmp_path / "saved.tar") as tar:
-        tar.extractall(tmp_path / "saved", filter="data")
+    (tmp_path / "saved").mkdir()
+    subprocess.run(["tar", "-x", "-C", str(tmp_path / "saved"), "-f", str(tmp_path / "saved.tar")], check=True)
     expected = exported(scow, "changed", tmp_path / "export")
     for number, image in enumerate((f"{tmp_path}/pushed:two", f"{tmp_path}/saved:docker.io/library/mine:2")):
         assert comparable(unpacked(image, tmp_path / f"bundle{number}")) == expected
