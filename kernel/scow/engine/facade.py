@@ -534,15 +534,13 @@ class Engine:
     @asynccontextmanager
     async def workbench(self, *, storage: str | None = None, runtime: str | None = None) -> AsyncIterator[Workbench]:
         """The means of one build (`scow.engine.building`). Raises Unsupported, NotFound (a plugin)."""
-        grown = True
         try:
             async with open_workbench(self._core, storage, runtime) as bench:
                 yield bench
-                grown = bench.grown
         except ScowError:
             await buildgarbage.collect(self._core, grown=True)
             raise
-        await buildgarbage.collect(self._core, grown=grown)
+        await buildgarbage.collect(self._core, grown=bench.grown)
 
     async def build_cache(self) -> tuple[BuildCacheEntry, ...]:
         """What builds have left for later ones: layers, cache mounts, digests of files. The last used first."""
