@@ -121,6 +121,23 @@ def test_diff_ids(evil: tuple[Scow, Registry], diff_ids: Callable[[list[str]], l
     assert not list((scow.root / "content").glob("blobs/*/*"))
 
 
+@WARM
+def test_a_wrong_layer_while_another_one_comes(evil: tuple[Scow, Registry]) -> None:
+    """Nothing more need come: it is the image that is wrong."""
+    scow, registry = evil
+    registry.add_image("evil/image", "latest", layers=[{"a": b"1"}, {"b": os.urandom(1 << 20)}], compression="none")
+    document = json.loads(registry.manifests["evil/image", "latest"][1])
+    config = json.loads(registry.blobs[document["config"]["digest"]])
+    config["rootfs"]["diff_ids"][0] = "sha256:" + "0" * 64
+    data = json.dumps(config).encode()
+    document["config"] |= {"digest": registry.add_blob(data), "size": len(data)}
+    registry.add_manifest("evil/image", "latest", document["mediaType"], document)
+    registry.faults.stop_at = 1 << 19
+    scow.fails("pull", "evil/image", code=1, says="has the diff ID")
+    nothing_kept(scow)
+    assert not list((scow.root / "content").glob("blobs/*/*"))
+
+
 _BOMBS = {
     "entries": (archive(*(directory(f"d{number}") for number in range(60))), "more than 50 entries"),
     "layer_bytes": (archive(file("zeros", bytes(9 << 20))), "more than 8388608 bytes"),

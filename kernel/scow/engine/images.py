@@ -80,14 +80,15 @@ async def take_in(core: Core, name: str, resolved: Resolved, report: Report, dri
     _check_origin(manifest, resolved.source)
     for document in (*resolved.indexes, resolved.manifest):
         core.content.put(document)
-    config = None
+    layers = None
     try:
         config = await _fetch_config(core, manifest, resolved.source)
-        await _Layers(core, name, manifest, config, resolved.source, driver, report).bring()
+        layers = _Layers(core, name, manifest, config, resolved.source, driver, report)
+        await layers.bring()
     except (Corrupt, Unsupported):
-        asked = (manifest.config, *manifest.layers) if config is not None else (manifest.config,)
-        if all(core.content.has(blob) for blob in asked):
-            # All came as it was sent: it is the image that is wrong, and no further try will be better.
+        refused = manifest.config if layers is None else layers.refused
+        if refused is not None and core.content.has(refused):
+            # It came as it was sent: it is the image that is wrong, and no further try will be better.
             _discard(core, resolved, manifest)
         raise
     return manifest
@@ -131,6 +132,25 @@ async def _fetch(core: Core, source: Source, ingest: Ingest) -> None:
     await ingest.commit()
 
 
+class _Coming:
+    """A blob on its way: `blob` from the moment it can be read, `landed` when all of it is there."""
+
+    def __init__(self) -> None:
+        self._ready = trio.Event()
+        self._blob: Blob | None = None
+        self.landed = trio.Event()
+
+    def begin(self, blob: Blob) -> None:
+        self._blob = blob
+        self._ready.set()
+
+    async def readable(self) -> Blob:
+        """Wait until it can be read, though not all of it may be there."""
+        await self._ready.wait()
+        assert self._blob is not None
+        return self._blob
+
+
 @dataclass(slots=True)
 class _Layers:
     """The layers of one pull: several are fetched at once, and unpacked in order while they come."""
@@ -142,64 +162,66 @@ class _Layers:
     source: Source
     driver: str
     report: Report
-    _blobs: list[tuple[trio.Event, list[Blob]]] = field(default_factory=list)
+    #: The layer that couldn't be unpacked.
+    refused: Descriptor | None = None
+    #: The same layer twice in one image (empty ones, mostly) is fetched once.
+    _coming: dict[Digest, _Coming] = field(default_factory=dict)
 
     async def bring(self) -> None:
         """Fetch and unpack what isn't there. Raises the first failure; what was complete stays."""
-        self._blobs = [(trio.Event(), []) for _ in self.manifest.layers]
         limiter = trio.CapacityLimiter(self.core.config.parallel_fetches)
         try:
             async with trio.open_nursery() as nursery:
-                first: dict[Digest, int] = {}
-                for index, layer in enumerate(self.manifest.layers):
+                for layer in self.manifest.layers:
                     self._tell(layer, "waiting")
-                    # The same layer twice in one image (empty ones, mostly) is fetched once.
-                    twin = first.setdefault(layer.digest, index)
-                    if twin == index:
-                        nursery.start_soon(self._bring_blob, index, limiter)
-                    else:
-                        nursery.start_soon(self._share_blob, index, twin)
+                    if layer.digest not in self._coming:
+                        self._coming[layer.digest] = _Coming()
+                        nursery.start_soon(self._bring_blob, layer, limiter)
                 await self._unpack_all()
         except BaseExceptionGroup as group:
             raise most_telling(group) from None
 
-    async def _bring_blob(self, index: int, limiter: trio.CapacityLimiter) -> None:
-        layer = self.manifest.layers[index]
+    async def _bring_blob(self, layer: Descriptor, limiter: trio.CapacityLimiter) -> None:
+        coming = self._coming[layer.digest]
         if layer.media_type == HOST_LAYER or self.core.content.has(layer):
-            self._ready(index, StoredBlob(layer, self.core.content.blob(layer.digest)))
-            return
-        async with limiter, self.core.content.ingest(layer) as ingest:
-            self._ready(index, ingest)
-            if not ingest.present:
-                sink = _Watched(ingest, lambda: self._tell(layer, "downloading", ingest.offset))
-                await _fetch(self.core, self.source, cast(Ingest, sink))
-        self._tell(layer, "downloaded", layer.size)
-
-    async def _share_blob(self, index: int, twin: int) -> None:
-        ready, blobs = self._blobs[twin]
-        await ready.wait()
-        self._ready(index, blobs[0])
-
-    def _ready(self, index: int, blob: Blob) -> None:
-        ready, blobs = self._blobs[index]
-        blobs.append(blob)
-        ready.set()
+            coming.begin(StoredBlob(layer, self.core.content.blob(layer.digest)))
+        else:
+            async with limiter, self.core.content.ingest(layer) as ingest:
+                coming.begin(ingest)
+                if not ingest.present:
+                    sink = _Watched(ingest, lambda: self._tell(layer, "downloading", ingest.offset))
+                    await _fetch(self.core, self.source, cast(Ingest, sink))
+            self._tell(layer, "downloaded", layer.size)
+        coming.landed.set()
 
     async def _unpack_all(self) -> None:
         parents: tuple[Snapshot, ...] = ()
         for index, (layer, chain_id) in enumerate(zip(self.manifest.layers, self.config.chain, strict=True)):
             snapshot = find_snapshot(self.core, self.driver, chain_id)
             if snapshot is None:
-                ready, blobs = self._blobs[index]
-                await ready.wait()
-                self._tell(layer, "unpacking")
-                request = UnpackRequest(self.driver, layer, self.config.diff_ids[index], chain_id, parents, blobs[0])
-                with _naming(layer):
-                    snapshot = await self.core.stages.unpack(request)
+                snapshot = await self._unpack(layer, self.config.diff_ids[index], chain_id, parents)
                 self._tell(layer, "complete", layer.size)
             else:
                 self._tell(layer, "exists", layer.size)
             parents = (*parents, snapshot)
+
+    async def _unpack(
+        self, layer: Descriptor, diff_id: Digest, chain_id: Digest, parents: tuple[Snapshot, ...]
+    ) -> Snapshot:
+        coming = self._coming[layer.digest]
+        blob = await coming.readable()
+        self._tell(layer, "unpacking")
+        try:
+            with _naming(layer):
+                return await self.core.stages.unpack(
+                    UnpackRequest(self.driver, layer, diff_id, chain_id, parents, blob)
+                )
+        except (Corrupt, Unsupported):
+            self.refused = layer
+            if isinstance(blob, Ingest) and blob.offset == layer.size:
+                # All has come, and is being checked: only bytes that are right show that the image is wrong.
+                await coming.landed.wait()
+            raise
 
     def _tell(self, layer: Descriptor, phase: Phase, current: int = 0) -> None:
         self.report(Progress(self.name, layer.digest, phase, current, layer.size))

@@ -111,6 +111,8 @@ class Faults:
     #: Seconds between pieces of a blob of `trickle_bytes`.
     trickle: float = 0.0
     trickle_bytes: int = 1024
+    #: Send no byte of a blob from this one on, for as long as this is set.
+    stop_at: int | None = None
     #: Never answer.
     silent: bool = False
     #: Refuse PATCH with this status; 0: take pieces. Hang up in the middle of n of them, having kept a half.
@@ -531,7 +533,7 @@ class _Conversation:
         else:
             start = int(wanted[1])
             about = f"bytes {start}-{len(data) - 1}/{len(data)}"
-            await self._send_blob(206, [("Content-Range", about)], data[start:])
+            await self._send_blob(206, [("Content-Range", about)], data[start:], start)
 
     async def _part(self, data: bytes, first: int, last: int) -> None:
         faults = self._faults
@@ -544,9 +546,10 @@ class _Conversation:
         shift = 1 if kind == "elsewhere" else 0
         about = [("Content-Range", f"bytes {first + shift}-{last + shift}/{len(data)}")]
         etag = [("ETag", '"second"' if kind == "changed" else '"first"')]
-        await self._send_blob(206, about + etag, data[first : last + (0 if kind == "short" else 1)])
+        await self._send_blob(206, about + etag, data[first : last + (0 if kind == "short" else 1)], first)
 
-    async def _send_blob(self, status: int, headers: Headers, data: bytes) -> None:
+    async def _send_blob(self, status: int, headers: Headers, data: bytes, first: int = 0) -> None:
+        """Send what begins at a blob's byte `first`."""
         faults = self._faults
         await self._head(status, [("Content-Type", "application/octet-stream"), *headers], len(data))
         if self._method == "HEAD":
@@ -558,6 +561,8 @@ class _Conversation:
             raise _Hangup
         step = faults.trickle_bytes if faults.trickle else _CHUNK * 4
         for at in range(0, len(data), step):
+            while faults.stop_at is not None and first + at + step > faults.stop_at:  # noqa: ASYNC110 - a switch
+                await trio.sleep(0.01)
             await self._stream.send_all(data[at : at + step])
             if faults.trickle:
                 await trio.sleep(faults.trickle)
