@@ -62,6 +62,15 @@ def parse_header(block: bytes) -> Header:
     )
 
 
+def metadata_size(block: bytes) -> int:
+    """How long the content of an extended header is; nothing else in such a block counts. Raises ValueError."""
+    _verify(block, block[148:156])
+    length = number(block[124:136])
+    if length < 0:
+        raise ValueError(f"size {length} is negative")
+    return length
+
+
 def number(field: bytes) -> int:
     """Octal digits between spaces and NULs, or base-256 where the first bit is set. Raises ValueError."""
     if (digits := field[:-1]).isdigit():

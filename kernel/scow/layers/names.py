@@ -23,6 +23,8 @@ def beneath(name: bytes) -> bytes:
 
     As docker and tar do, a leading slash is dropped and `a/../b` is `b`. What climbs out of the root is Corrupt.
     """
+    if b"/." not in name and b"//" not in name and name[:1] not in b"/.":
+        return name.removesuffix(b"/")
     parts = [part for part in name.split(b"/") if part and part != b"."]
     if b".." in parts:
         parts = _climb(parts, name)

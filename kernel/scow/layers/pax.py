@@ -13,6 +13,7 @@ Records = dict[bytes, bytes]
 Pieces = tuple[tuple[int, int], ...]
 
 _PIECES: Final = b"GNU.sparse.map"
+_PIECE: Final = frozenset({b"GNU.sparse.offset", b"GNU.sparse.numbytes"})
 _XATTR: Final = b"SCHILY.xattr."
 #: Keys whose value becomes part of a path or a link and must not hide something behind a NUL.
 _TEXT: Final = frozenset({b"path", b"linkpath", b"GNU.sparse.name"})
@@ -35,8 +36,9 @@ def parse_records(data: bytes) -> Records:
         key, equals, value = data[space + 1 : end - 1].partition(b"=")
         if end > len(data) or end <= space + 1 or data[end - 1] != 0x0A or not equals or not key:
             raise ValueError("a pax record is malformed")
-        _check(key, value)
-        if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
+        if key in _TEXT and b"\0" in value:
+            raise ValueError(f"pax record {key.decode()} contains a NUL")
+        if key in _PIECE:
             pieces.append(value)
         else:
             records[key] = value
@@ -44,11 +46,6 @@ def parse_records(data: bytes) -> Records:
     if pieces:
         records[_PIECES] = b",".join(pieces)
     return records
-
-
-def _check(key: bytes, value: bytes) -> None:
-    if key in _TEXT and b"\0" in value:
-        raise ValueError(f"pax record {key.decode()} contains a NUL")
 
 
 def merged(common: Records, own: Records) -> Records:

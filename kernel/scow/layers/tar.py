@@ -11,13 +11,26 @@ from typing import Final, NamedTuple
 
 from scow.errors import Corrupt
 from scow.layers import pax
-from scow.layers.headers import BLOCK, ZERO_BLOCK, Header, parse_header, parse_old_sparse, parse_sparse_extension
+from scow.layers.headers import (
+    BLOCK,
+    ZERO_BLOCK,
+    Header,
+    metadata_size,
+    parse_header,
+    parse_old_sparse,
+    parse_sparse_extension,
+)
 
 #: The longest extended header or long name that is read (Go's archive/tar has the same limit).
 META_MAX: Final = 1 << 20
 #: Directories, links and nodes have no data, whatever their size field says.
 _BARE: Final = frozenset(b"123456")
 _DATA: Final = b"\x0007S"
+#: Regular files under other flags than b"0"; with a slash behind the name the first is a directory (before POSIX).
+_FILE: Final = b"\x007"
+_METADATA: Final = b"xgXLK"
+#: Records that change no more than a field of the header.
+_SIMPLE: Final = frozenset({b"path", b"linkpath", b"mtime", b"atime", b"ctime"})
 #: Seconds that fit a kernel timestamp on every file system Linux has.
 _TIME_MAX: Final = (1 << 33) * 1_000_000_000
 
@@ -50,6 +63,7 @@ class TarReader:
     def __init__(self, chunk: Callable[[], bytes]) -> None:
         self._chunk = chunk
         self._buffer = b""
+        self._view = memoryview(self._buffer)
         self._at = 0
         #: Bytes of the archive before the buffer.
         self._before = 0
@@ -69,10 +83,18 @@ class TarReader:
 
     def data(self) -> Iterator[memoryview]:
         """The current entry's stored bytes, in pieces as they lie in the buffer. Raises Corrupt when cut short."""
+        at, left = self._at, self._left
+        if at + left > len(self._buffer):
+            return self._pieces()
+        # Most files are small.
+        self._at, self._left = at + left, 0
+        return iter((self._view[at : at + left],) if left else ())
+
+    def _pieces(self) -> Iterator[memoryview]:
         while self._left:
             if self._at == len(self._buffer) and not self._refill():
                 raise Corrupt(f"tar archive ends within a file's data, at byte {self.offset}")
-            piece = memoryview(self._buffer)[self._at : self._at + self._left]
+            piece = self._view[self._at : self._at + self._left]
             self._at += len(piece)
             self._left -= len(piece)
             yield piece
@@ -86,6 +108,7 @@ class TarReader:
     def _refill(self) -> bool:
         self._before += len(self._buffer)
         self._buffer = self._chunk()
+        self._view = memoryview(self._buffer)
         self._at = 0
         return bool(self._buffer)
 
@@ -127,10 +150,9 @@ class TarReader:
         """A metadata entry's content."""
         if size > META_MAX:
             raise Corrupt(f"tar archive has {size} bytes of metadata for one entry, at byte {self.offset}")
-        self._left, self._padding = size, -size % BLOCK
+        self._left = size
         data = b"".join(self.data())
-        self._skip(self._padding)
-        self._padding = 0
+        self._skip(-size % BLOCK)
         return data
 
     def _next(self) -> Entry | None:
@@ -140,16 +162,16 @@ class TarReader:
             self._left = self._padding = 0
         own: pax.Records = {}
         while True:
-            start = self.offset
+            start = self._before + self._at
             block = self._block()
             if not block or block == ZERO_BLOCK:
                 self._end(bool(block), bool(own))
                 return None
             try:
-                header = parse_header(block)
-                if header.kind not in b"xgXLK":
-                    return self._entry(header, block, own)
-                self._metadata(header, own)
+                kind = block[156:157]
+                if kind not in _METADATA:
+                    return self._entry(parse_header(block), block, own)
+                self._metadata(kind, metadata_size(block), own)
             except ValueError as error:
                 raise Corrupt(f"tar archive, header at byte {start}: {error}") from None
 
@@ -160,9 +182,9 @@ class TarReader:
         if marked and self._block() not in (b"", ZERO_BLOCK):
             raise Corrupt(f"tar archive goes on behind its end, at byte {self.offset}")
 
-    def _metadata(self, header: Header, own: pax.Records) -> None:
-        data = self._take(header.size)
-        match header.kind:
+    def _metadata(self, kind: bytes, size: int, own: pax.Records) -> None:
+        data = self._take(size)
+        match kind:
             case b"L":
                 own[b"path"] = data.partition(b"\0")[0]
             case b"K":
@@ -173,18 +195,22 @@ class TarReader:
                 own.update(pax.parse_records(data))
 
     def _entry(self, header: Header, block: bytes, own: pax.Records) -> Entry:
-        kind, size = header.kind, header.size
-        if not own and not self._common and kind != b"S":
-            # Nearly all entries: nothing but the header.
-            if kind in b"\x007":
-                kind = b"5" if kind == b"\0" and header.name.endswith(b"/") else b"0"
-            stored = 0 if kind[0] in _BARE else size
-            self._left, self._padding = stored, -stored % BLOCK
-            return Entry(
-                header.name, kind, stored, header.mode, header.uid, header.gid, _clamp(header.mtime),
-                header.link, header.device, None, None,
-            )  # fmt: skip
-        return self._extended(header, block, pax.merged(self._common, own))
+        kind = header.kind
+        if self._common or kind == b"S" or not own.keys() <= _SIMPLE:
+            return self._extended(header, block, pax.merged(self._common, own))
+        # Nearly all entries: a header, and no more before it than a long name or an exact time.
+        name, link, mtime = header.name, header.link, b""
+        if own:
+            name, link = own.get(b"path") or name, own.get(b"linkpath") or link
+            mtime = own.get(b"mtime", b"")
+        if kind in _FILE:
+            kind = b"5" if kind == b"\0" and name.endswith(b"/") else b"0"
+        stored = 0 if kind[0] in _BARE else header.size
+        self._left, self._padding = stored, -stored % BLOCK
+        return Entry(
+            name, kind, stored, header.mode, header.uid, header.gid, _exact(mtime) if mtime else _clamp(header.mtime),
+            link, header.device, None, None,
+        )  # fmt: skip
 
     def _extended(self, header: Header, block: bytes, records: pax.Records) -> Entry:
         kind = header.kind
@@ -203,7 +229,7 @@ class TarReader:
             header.mode,
             _number(records, b"uid", header.uid),
             _number(records, b"gid", header.gid),
-            min(max(pax.nanoseconds(mtime), -_TIME_MAX), _TIME_MAX) if mtime else _clamp(header.mtime),
+            _exact(mtime) if mtime else _clamp(header.mtime),
             records.get(b"linkpath") or header.link,
             header.device,
             pax.xattrs(records) or None,
@@ -251,6 +277,11 @@ class TarReader:
 def _number(records: pax.Records, key: bytes, otherwise: int) -> int:
     value = records.get(key)
     return pax.decimal(value) if value else otherwise
+
+
+def _exact(seconds: bytes) -> int:
+    """A record's time as nanoseconds, within what a timestamp can hold."""
+    return min(max(pax.nanoseconds(seconds), -_TIME_MAX), _TIME_MAX)
 
 
 def _clamp(seconds: int) -> int:

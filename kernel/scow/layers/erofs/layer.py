@@ -51,7 +51,7 @@ class LayerWriter:
         handler = _HANDLERS.get(entry.kind)
         if handler is None:
             raise Corrupt(f"layer contains {names.show(entry.name)} of the unknown kind {entry.kind!a}")
-        directory, name = names.split(path)
+        directory, _, name = path.rpartition(b"/")
         try:
             if b".wh." in path and self._is_whiteout(directory, name):
                 return
@@ -193,6 +193,7 @@ class LayerWriter:
         while ahead:
             gone = ahead.pop()
             if isinstance(gone, Directory):
+                self._tree.forget()
                 ahead.extend(gone.children.values())
             elif gone in self._links:
                 self._links[gone] -= 1

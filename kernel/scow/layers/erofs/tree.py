@@ -90,9 +90,14 @@ class LayerTree:
         self._link = link
         self._limits = limits
         self._paths = 0
+        #: Where `directory` was last, without a link on the way: entries come directory by directory.
+        self._last = (b"", self.root)
 
     def directory(self, path: bytes) -> Directory:
         """An archive's directory `path`, made where it is missing. Raises NoDirectory, Corrupt, OSError."""
+        last, here = self._last
+        if path == last:
+            return here
         here = self.root
         if path:
             for name in path.split(b"/"):
@@ -100,7 +105,12 @@ class LayerTree:
                 if type(child) is not Directory:
                     return self._walk(path)
                 here = child
+        self._last = (path, here)
         return here
+
+    def forget(self) -> None:
+        """To be called when a directory has lost its name."""
+        self._last = (b"", self.root)
 
     def make(self, parent: Directory, name: bytes, attributes: Attributes) -> Directory:
         """A new directory in `parent`, in place of whatever the name is now. Raises Corrupt for names too long."""
