@@ -99,6 +99,17 @@ async def test_a_killed_push_is_made_anew(scow: Scow) -> None:
     assert "all well" in await trio.to_thread.run_sync(partial(scow, "fsck"))
 
 
+async def test_the_lowest_layer_comes_first(scow: Scow) -> None:
+    """Nothing can be unpacked before it is there."""
+    scow.config.write_text("parallel_fetches = 1\n")
+    registry = Registry()
+    image = registry.add_image("many", layers=[{f"file{number}": b"x"} for number in range(9)])
+    async with serve(registry):
+        await trio.to_thread.run_sync(partial(scow, "pull", "-q", f"{registry.host}/many"))
+    asked = [each.path.rpartition("/")[2] for each in registry.asked("/blobs/")]
+    assert asked == [image.config["digest"], *(layer["digest"] for layer in image.layers)]
+
+
 async def test_a_layer_that_another_command_fetches_is_waited_for(scow: Scow) -> None:
     registry = Registry(Faults(trickle=0.02, trickle_bytes=128 * 1024))
     shared = {"noise": os.urandom(4 << 20)}

@@ -135,7 +135,8 @@ async def _fetch(core: Core, source: Source, ingest: Ingest) -> None:
 class _Coming:
     """A blob on its way: `blob` from the moment it can be read, `landed` when all of it is there."""
 
-    def __init__(self) -> None:
+    def __init__(self, layer: Descriptor) -> None:
+        self.layer = layer
         self._ready = trio.Event()
         self._blob: Blob | None = None
         self.landed = trio.Event()
@@ -169,30 +170,37 @@ class _Layers:
 
     async def bring(self) -> None:
         """Fetch and unpack what isn't there. Raises the first failure; what was complete stays."""
-        limiter = trio.CapacityLimiter(self.core.config.parallel_fetches)
+        for layer in self.manifest.layers:
+            self._tell(layer, "waiting")
+            self._coming.setdefault(layer.digest, _Coming(layer))
         try:
             async with trio.open_nursery() as nursery:
-                for layer in self.manifest.layers:
-                    self._tell(layer, "waiting")
-                    if layer.digest not in self._coming:
-                        self._coming[layer.digest] = _Coming()
-                        nursery.start_soon(self._bring_blob, layer, limiter)
+                nursery.start_soon(self._fetch_all)
                 await self._unpack_all()
         except BaseExceptionGroup as group:
             raise most_telling(group) from None
 
-    async def _bring_blob(self, layer: Descriptor, limiter: trio.CapacityLimiter) -> None:
-        coming = self._coming[layer.digest]
+    async def _fetch_all(self) -> None:
+        """Several at once, and the lowest first: nothing can be unpacked before it is there."""
+        places = trio.Semaphore(self.core.config.parallel_fetches)
+        async with trio.open_nursery() as nursery:
+            for coming in self._coming.values():
+                await places.acquire()
+                nursery.start_soon(self._bring_blob, coming, places)
+
+    async def _bring_blob(self, coming: _Coming, places: trio.Semaphore) -> None:
+        layer = coming.layer
         if layer.media_type == HOST_LAYER or self.core.content.has(layer):
             coming.begin(StoredBlob(layer, self.core.content.blob(layer.digest)))
         else:
-            async with limiter, self.core.content.ingest(layer) as ingest:
+            async with self.core.content.ingest(layer) as ingest:
                 coming.begin(ingest)
                 if not ingest.present:
                     sink = _Watched(ingest, lambda: self._tell(layer, "downloading", ingest.offset))
                     await _fetch(self.core, self.source, cast(Ingest, sink))
             self._tell(layer, "downloaded", layer.size)
         coming.landed.set()
+        places.release()
 
     async def _unpack_all(self) -> None:
         parents: tuple[Snapshot, ...] = ()
@@ -211,11 +219,10 @@ class _Layers:
         coming = self._coming[layer.digest]
         blob = await coming.readable()
         self._tell(layer, "unpacking")
+        request = UnpackRequest(self.driver, layer, diff_id, chain_id, parents, blob)
         try:
             with _naming(layer):
-                return await self.core.stages.unpack(
-                    UnpackRequest(self.driver, layer, diff_id, chain_id, parents, blob)
-                )
+                return await self.core.stages.unpack(request)
         except (Corrupt, Unsupported):
             self.refused = layer
             if isinstance(blob, Ingest) and blob.offset == layer.size:
