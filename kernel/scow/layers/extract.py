@@ -243,7 +243,7 @@ def translated(error: OSError, name: bytes) -> ScowError:
     if error.errno in _FULL:
         return Exhausted(
             f"no room to unpack {names.show(name)}: {error.strerror}",
-            hint="free some space where scow keeps its state (`scow info` says where)",
+            hint="make room where scow keeps its state (`scow info` says where), then try again: what came is kept",
         )
     if error.errno in (errno.EPERM, errno.EACCES):
         return Denied(f"can't make {names.show(name)}: {error.strerror}", hint="unpacking needs root")
