@@ -175,6 +175,7 @@ def main() -> int:
             results = Results({each.name: each.version for each in taking_part})
             for key in asked.images.split(","):
                 measure(asked, home, taking_part, registry, IMAGES[key], results)
+                results.write(asked.output)  # a long run that is stopped has its first images at least
             if asked.many:
                 say(f"{asked.many} images")
                 lists(found, home, asked.many, results)
@@ -218,8 +219,8 @@ def measure(
             try:
                 with Watch(each.memory) as watch:
                     took = each.pull(image)
-            except RuntimeError as error:
-                # Docker 20.10 knows no zstd.
+            except (RuntimeError, subprocess.CalledProcessError) as error:
+                # Docker 20.10 and umoci know no zstd.
                 say(f"{title}: {each.name} takes no part: {str(error).splitlines()[-1]}")
                 able.remove(each)
                 each.clean(image)

@@ -192,6 +192,14 @@ def test_large_attributes(make: Make) -> None:
     assert f.xattrs == reader.root.children[b"d"].xattrs == {"user.big": value.encode()}
 
 
+def test_a_directory_that_becomes_something_else(make: Make) -> None:
+    """Also where the entry before was in it."""
+    members = [directory("b"), file("a/d/x"), symlink("a", "b"), file("b/d/y"), file("a/d/z")]
+    assert Reader(make(archive(*members))).paths().keys() == {b"a", b"b", b"b/d", b"b/d/y", b"b/d/z"}
+    members = [directory("b"), file("a/d/x"), symlink("a", "b"), file("a/d/z")]
+    assert Reader(make(archive(*members))).paths().keys() == {b"a", b"b", b"b/d", b"b/d/z"}
+
+
 @pytest.mark.parametrize(
     ("members", "kind"),
     [
