@@ -193,7 +193,6 @@ class LayerWriter:
         while ahead:
             gone = ahead.pop()
             if isinstance(gone, Directory):
-                self._tree.forget()
                 ahead.extend(gone.children.values())
             elif gone in self._links:
                 self._links[gone] -= 1

@@ -90,7 +90,8 @@ class LayerTree:
         self._link = link
         self._limits = limits
         self._paths = 0
-        #: Where `directory` was last, without a link on the way: entries come directory by directory.
+        #: Where `directory` was last, without a link on the way: entries come directory by directory. It can't be gone:
+        #: what an entry replaces lies beneath the directory that was looked up for it.
         self._last = (b"", self.root)
 
     def directory(self, path: bytes) -> Directory:
@@ -107,10 +108,6 @@ class LayerTree:
                 here = child
         self._last = (path, here)
         return here
-
-    def forget(self) -> None:
-        """To be called when a directory has lost its name."""
-        self._last = (b"", self.root)
 
     def make(self, parent: Directory, name: bytes, attributes: Attributes) -> Directory:
         """A new directory in `parent`, in place of whatever the name is now. Raises Corrupt for names too long."""
