@@ -158,11 +158,12 @@ def _network(container: Container) -> dict[str, Any]:
 
 def image_json(image: ImageInfo) -> dict[str, Any]:
     """`scow inspect IMAGE`."""
-    config = image.config
+    config, digests = image.config, [familiar(name) for name in image.repo_digests]
     return {
         "Id": str(image.id),
-        "RepoTags": [familiar(name) for name in image.names],
-        "RepoDigests": [familiar(name) for name in image.repo_digests],
+        # An image that was pulled by digest has that for a name, but no tag.
+        "RepoTags": [name for name in map(familiar, image.names) if name not in digests],
+        "RepoDigests": digests,
         "Parent": "",
         "Comment": config.history[-1].comment if config.history else "",
         "Created": config.created or stamp(image.created),

@@ -141,6 +141,9 @@ def test_container_json(container: Make) -> None:
 def test_image_json(image: MakeImage) -> None:
     got = image_json(image(("docker.io/library/nginx:1.2",)))
     assert got["RepoTags"] == ["nginx:1.2"]
+    pinned = f"docker.io/library/nginx@{Digest.of(b'x')}"
+    got = image_json(image(("docker.io/library/nginx:1.2", pinned), digests=(pinned,)))
+    assert (got["RepoTags"], got["RepoDigests"]) == (["nginx:1.2"], [pinned.removeprefix("docker.io/library/")])
     assert got["Config"]["Cmd"] == ["nginx"]
     assert got["RootFS"]["Layers"] == [str(Digest.of(b"x"))]
     assert to_json(got)
