@@ -69,6 +69,16 @@ def evil(scow: Scow) -> Iterator[tuple[Scow, Registry]]:
         yield scow, registry
 
 
+def claim(registry: Registry, diff_ids: Callable[[list[str]], list[str]]) -> None:
+    """Let the image's configuration say other diff IDs than the right ones."""
+    document = json.loads(registry.manifests["evil/image", "latest"][1])
+    config = json.loads(registry.blobs[document["config"]["digest"]])
+    config["rootfs"]["diff_ids"] = diff_ids(config["rootfs"]["diff_ids"])
+    data = json.dumps(config).encode()
+    document["config"] |= {"digest": registry.add_blob(data), "size": len(data)}
+    registry.add_manifest("evil/image", "latest", document["mediaType"], document)
+
+
 def nothing_kept(scow: Scow) -> None:
     """No image, no layer, nothing under construction."""
     assert scow("images", "-q") == ""
@@ -110,12 +120,7 @@ def test_diff_ids(evil: tuple[Scow, Registry], diff_ids: Callable[[list[str]], l
     """What a layer unpacks to is what the configuration says, or there is no image."""
     scow, registry = evil
     registry.add_image("evil/image", "latest", layers=[{"a": b"1"}, {"b": b"2"}])
-    document = json.loads(registry.manifests["evil/image", "latest"][1])
-    config = json.loads(registry.blobs[document["config"]["digest"]])
-    config["rootfs"]["diff_ids"] = diff_ids(config["rootfs"]["diff_ids"])
-    data = json.dumps(config).encode()
-    document["config"] |= {"digest": registry.add_blob(data), "size": len(data)}
-    registry.add_manifest("evil/image", "latest", document["mediaType"], document)
+    claim(registry, diff_ids)
     scow.fails("pull", "evil/image", code=1, says=says)
     nothing_kept(scow)
     assert not list((scow.root / "content").glob("blobs/*/*"))
@@ -126,12 +131,7 @@ def test_a_wrong_layer_while_another_one_comes(evil: tuple[Scow, Registry]) -> N
     """Nothing more need come: it is the image that is wrong."""
     scow, registry = evil
     registry.add_image("evil/image", "latest", layers=[{"a": b"1"}, {"b": os.urandom(1 << 20)}], compression="none")
-    document = json.loads(registry.manifests["evil/image", "latest"][1])
-    config = json.loads(registry.blobs[document["config"]["digest"]])
-    config["rootfs"]["diff_ids"][0] = "sha256:" + "0" * 64
-    data = json.dumps(config).encode()
-    document["config"] |= {"digest": registry.add_blob(data), "size": len(data)}
-    registry.add_manifest("evil/image", "latest", document["mediaType"], document)
+    claim(registry, lambda right: ["sha256:" + "0" * 64, right[1]])
     registry.faults.stop_at = 1 << 19
     scow.fails("pull", "evil/image", code=1, says="has the diff ID")
     nothing_kept(scow)

@@ -46,15 +46,12 @@ def parse_header(block: bytes) -> Header:
         if tail[8:] == _STAR_END:
             prefix = prefix[:131]
         name = prefix.partition(b"\0")[0] + b"/" + name
-    length = number(size)
-    if length < 0:
-        raise ValueError(f"size {length} is negative")
     return Header(
         name,
         small_number(mode),
         small_number(uid),
         small_number(gid),
-        length,
+        _size(size),
         small_number(mtime),
         kind,
         link.partition(b"\0")[0],
@@ -65,10 +62,14 @@ def parse_header(block: bytes) -> Header:
 def metadata_size(block: bytes) -> int:
     """How long the content of an extended header is; nothing else in such a block counts. Raises ValueError."""
     _verify(block, block[148:156])
-    length = number(block[124:136])
-    if length < 0:
-        raise ValueError(f"size {length} is negative")
-    return length
+    return _size(block[124:136])
+
+
+def _size(field: bytes) -> int:
+    size = number(field)
+    if size < 0:
+        raise ValueError(f"size {size} is negative")
+    return size
 
 
 def number(field: bytes) -> int:
