@@ -71,12 +71,22 @@ class Expander:
 
 
 class _Reader:
-    def __init__(self, expander: Expander, text: str, *, quotes: bool = True, at: int = 0, depth: int = 0) -> None:
+    def __init__(
+        self,
+        expander: Expander,
+        text: str,
+        *,
+        quotes: bool = True,
+        at: int = 0,
+        depth: int = 0,
+        keeps_escapes: bool = False,
+    ) -> None:
         self.expander = expander
         self.text = text
         self.at = at
         self.quotes = quotes
         self.depth = depth
+        self.keeps_escapes = keeps_escapes or expander.raw
         self._words: list[str] = []
         self._open = False
         self._splitting = False
@@ -129,10 +139,10 @@ class _Reader:
         escape, start = self.expander.escape, self.at
         self.at += 1
         if self.at >= len(self.text):
-            return escape if self.expander.raw else ""
+            return escape if self.keeps_escapes else ""
         char = self.text[self.at]
         self.at += 1
-        return self.text[start : self.at] if self.expander.raw else char
+        return self.text[start : self.at] if self.keeps_escapes else char
 
     def _single(self) -> str:
         end = self.text.find("'", self.at + 1)
@@ -158,7 +168,7 @@ class _Reader:
                 after = self.text[self.at]
                 self.at += 1
                 # Within double quotes, it escapes only what would mean something there.
-                out.append(after if after in ('"', "$", escape) and not raw else char + after)
+                out.append(after if after in ('"', "$", escape) and not self.keeps_escapes else char + after)
             else:
                 out.append(char)
         raise ExpandError("a double quote is not closed", start)
@@ -207,53 +217,61 @@ class _Reader:
             raise ExpandError(f"{name}: {word or 'not allowed to be ' + ('empty' if value == '' else 'unset')}", start)
         return value or ""
 
-    def _inner(self, stop: str, start: int) -> str:
+    def _inner(self, stop: str, start: int, *, keeps_escapes: bool = False, missing: str = "'}'") -> str:
         """A word within the braces, up to `stop`."""
-        reader = _Reader(self.expander, self.text, quotes=self.quotes, at=self.at, depth=self.depth + 1)
+        reader = _Reader(
+            self.expander,
+            self.text,
+            quotes=self.quotes,
+            at=self.at,
+            depth=self.depth + 1,
+            keeps_escapes=keeps_escapes,
+        )
         word = reader.until(stop)
         self.at = reader.at
         if self.at >= len(self.text):
-            raise ExpandError("syntax error: missing '}'", start)
+            raise ExpandError(f"syntax error: missing {missing}", start)
         return word
 
     def _pattern(self, name: str, rest: str, start: int) -> str:
+        """`#`, `%` and `/`: a pattern, and for `/` what comes in its place. Both keep their escapes, as in BuildKit:
+        the pattern's are read by `_regex`, those of the replacement are part of it."""
         kind = rest[0]
         twice = rest[1:2] == kind
         self.at += 2 if twice else 1
-        pattern = self._raw_pattern("/}" if kind == "/" else "}", start)
-        new = ""
-        if kind == "/" and self.text[self.at] == "/":
+        if kind != "/":
+            pattern = self._escaped_pattern("}", start, "'}'")
             self.at += 1
-            new = self._inner("}", start)
+            return _trimmed(self.expander.lookup(name, start) or "", kind, pattern, longest=twice)
+        pattern = self._escaped_pattern("/", start, "'/' in ${}")
+        self.at += 1
+        new = self._inner("}", start, keeps_escapes=True)
         self.at += 1
         value = self.expander.lookup(name, start) or ""
-        if kind == "/":
-            # What `*` took can't be followed by another one, which is empty.
-            def found(match: re.Match[str]) -> str:
-                return "" if pattern and match.start() == match.end() > 0 else new
 
-            return re.sub(_regex(pattern, greedy=True), found, value, count=0 if twice else 1)
-        if kind == "#":
-            match = re.match(_regex(pattern, greedy=twice), value, re.DOTALL)
-            return value[match.end() :] if match else value
-        return _without_suffix(value, pattern, longest=twice)
+        # What `*` took can't be followed by another one, which is empty.
+        def found(match: re.Match[str]) -> str:
+            return "" if pattern and match.start() == match.end() > 0 else new
 
-    def _raw_pattern(self, stop: str, start: int) -> str:
-        """A pattern's text, with its own escapes left in for the pattern's reader."""
-        out = []
-        while self.at < len(self.text) and self.text[self.at] not in stop:
-            char = self.text[self.at]
-            if char == "$":
-                inner = _Reader(self.expander, self.text, at=self.at, depth=self.depth + 1)
-                out.append(inner._dollar())
-                self.at = inner.at
-                continue
-            step = 2 if char in ("\\", self.expander.escape) and self.at + 1 < len(self.text) else 1
-            out.append(("\\" + self.text[self.at + 1]) if step == 2 else char)
-            self.at += step
-        if self.at >= len(self.text):
-            raise ExpandError("syntax error: missing '}'", start)
-        return "".join(out)
+        return re.sub(_regex(pattern, greedy=True), found, value, count=0 if twice else 1)
+
+    def _escaped_pattern(self, stop: str, start: int, missing: str) -> str:
+        """A pattern's text with a backslash for each escape. Raises ExpandError for an escape that means nothing."""
+        pattern = self._inner(stop, start, keeps_escapes=True, missing=missing)
+        if self.expander.escape != "\\":
+            pattern = pattern.replace(self.expander.escape, "\\")
+        for escaped in re.findall(r"(?s)\\(.)", pattern):
+            if escaped not in "}/*?\\":
+                raise ExpandError(f"invalid pattern ({pattern}) in substitution: invalid escape '\\{escaped}'", start)
+        return pattern
+
+
+def _trimmed(value: str, kind: str, pattern: str, *, longest: bool) -> str:
+    """`${v#p}` and `${v%p}`: the value without what the pattern matches at its beginning or end."""
+    if kind == "%":
+        return _without_suffix(value, pattern, longest=longest)
+    match = re.match(_regex(pattern, greedy=longest), value, re.DOTALL)
+    return value[match.end() :] if match else value
 
 
 def _regex(pattern: str, *, greedy: bool) -> str:

@@ -14,6 +14,8 @@ from typing import Final, TypeAlias
 from scow.api import Invalid
 from scow_plugins.builder._wild import Kind, Wild
 
+#: What isn't itself in a pattern.
+_SPECIAL: Final = re.compile(r"[*?\[\]\\]")
 #: With more wildcards a regular expression may take too long.
 _REGEX_MAX: Final = 2
 #: What it is, and the regular expression for it.
@@ -32,7 +34,8 @@ class Pattern:
 def read_patterns(data: bytes) -> tuple[str, ...]:
     """The patterns of an ignore file: comments and empty lines left out, cleaned as paths."""
     found = []
-    for line in data.removeprefix(b"\xef\xbb\xbf").decode(errors="surrogateescape").splitlines():
+    # Only \n ends a line (moby's ignorefile); a \r before it is a blank like others.
+    for line in data.removeprefix(b"\xef\xbb\xbf").decode(errors="surrogateescape").split("\n"):
         if line.startswith("#"):
             continue
         text = line.strip()
@@ -96,6 +99,10 @@ def _could_be_beneath(pattern: str, prefix: str) -> bool:
 
 def matcher(pattern: str) -> Callable[[str], object]:
     """A pattern as a question about a whole path: true when it is meant. Raises Invalid."""
+    if pattern.startswith("**") and not _SPECIAL.search(pattern, 2):
+        # moby's suffixMatch: `**.pyc` means every name that ends so, wherever it is.
+        suffix = pattern[2:]
+        return lambda path: path.endswith(suffix) or "/" + path == suffix
     parts = _parts(pattern)
     if sum(kind != "one" for kind, _ in parts) > _REGEX_MAX:
         return Wild([(kind, re.compile(text, re.DOTALL).fullmatch) for kind, text in parts]).matches
@@ -154,6 +161,9 @@ def _class(pattern: str, start: int) -> tuple[str, int]:
 def _class_char(pattern: str, at: int) -> tuple[str, int]:
     if pattern[at : at + 1] == "\\":
         at += 1
+    elif pattern[at : at + 1] in ("-", "]"):
+        # Go's filepath.Match (getEsc): these two only stand for themselves behind a backslash.
+        raise Invalid(f"pattern {pattern!r} has a syntax error: {pattern[at]!r} in a class needs a backslash")
     if at >= len(pattern):
         raise Invalid(f"pattern {pattern!r} has a class that isn't closed")
     return pattern[at], at + 1

@@ -45,9 +45,12 @@ _MOUNT_KEYS: Final[dict[str, frozenset[str]]] = {
     "bind": frozenset({"target", "source", "from", "rw"}),
     "cache": frozenset({"id", "target", "ro", "sharing", "from", "source", "mode", "uid", "gid"}),
     "tmpfs": frozenset({"target", "size"}),
-    "secret": frozenset({"id", "target", "env", "required", "mode", "uid", "gid"}),
+    "secret": frozenset({"id", "source", "target", "env", "required", "mode", "uid", "gid"}),
     "ssh": frozenset({"id", "target", "required", "mode", "uid", "gid"}),
 }
+_CSV_FIELD: Final = re.compile(r'"((?:[^"]|"")*)"|([^",]*)')
+#: How steps may share a cache.
+SHARING: Final = ("shared", "private", "locked")
 _MOUNT_NAMES: Final = {
     "src": "source", "dst": "target", "destination": "target", "readonly": "ro", "readwrite": "rw",
 }  # fmt: skip
@@ -59,6 +62,8 @@ _OPTIONS: Final[dict[str, frozenset[str]]] = {
     "HEALTHCHECK": frozenset({"interval", "timeout", "start-period", "start-interval", "retries"}),
 }
 _SPACES: Final = re.compile(r"[\t\v\f\r ]+")
+#: Without an argument they are an empty line for the shell, as in BuildKit (parser, parseMaybeJSON).
+_MAY_BE_BARE: Final = frozenset({"RUN", "CMD", "ENTRYPOINT"})
 _SEVERAL: Final = frozenset({"mount", "exclude", "device"})
 
 
@@ -114,7 +119,7 @@ def instruction(statement: Statement, escape: str) -> Instruction:
         if option.name in seen and option.name not in _SEVERAL:
             raise wrong(place, f"duplicate flag: --{option.name}")
         seen.add(option.name)
-    if not statement.rest and not statement.heredocs:
+    if not statement.rest and not statement.heredocs and statement.name not in _MAY_BE_BARE:
         what = "one argument" if statement.name in ("WORKDIR", "USER", "STOPSIGNAL", "MAINTAINER") else "an argument"
         raise wrong(statement.place(0, len(statement.keyword)), f"{statement.name} requires {what}")
     return reader(statement, escape)
@@ -128,11 +133,11 @@ class _Options:
         self._options = {option.name: option for option in statement.options}
 
     def text(self, name: str) -> str:
-        """A flag with a value; empty when it isn't there."""
+        """A flag with a value, which may be empty (`--chmod=`); empty when it isn't there."""
         option = self._options.get(name)
         if option is None:
             return ""
-        if not option.value:
+        if option.value is None:
             raise wrong(self.place(option), f"missing a value on flag: --{name}")
         return option.value
 
@@ -144,7 +149,9 @@ class _Options:
         option = self._options.get(name)
         if option is None:
             return None
-        value = (option.value or "true").lower() if option.value != "" else "true"
+        if option.value == "":
+            raise wrong(self.place(option), f"missing a value on flag: --{name}")
+        value = (option.value or "true").lower()
         if value not in ("true", "false", "1", "0"):
             raise wrong(self.place(option), f"expecting boolean value for flag --{name}, not: {option.value}")
         return value in ("true", "1")
@@ -266,33 +273,67 @@ def _mount(statement: Statement, option: Option) -> RunMount:
     if not option.value:
         raise wrong(place, "missing a value on flag: --mount")
     values: list[tuple[str, str]] = []
-    for field in _comma_separated(option.value):
+    try:
+        fields = _comma_separated(option.value)
+    except ValueError as error:
+        raise wrong(place, f"invalid mount: {error}") from None
+    for field in fields:
         key, equals, value = field.partition("=")
         key = _MOUNT_NAMES.get(key.lower().strip(), key.lower().strip())
         if not equals and key not in ("ro", "rw", "required"):
             raise wrong(place, f"invalid field {field!r}: must be a key=value pair")
         values.append((key, value if equals else "true"))
     kind = dict(values).get("type", "bind")
-    if kind not in _MOUNT_KEYS:
-        raise wrong(place, f"unsupported mount type {kind!r}", hint=f"there are {', '.join(_MOUNT_KEYS)}")
-    known = _MOUNT_KEYS[kind] | {"type", "ro", "rw"}
-    for key, _ in values:
-        if key not in known:
-            raise wrong(place, f"unexpected key {key!r} in a mount of type {kind}")
     mount = RunMount(kind, tuple((key, value) for key, value in values if key != "type"))
+    # What kind of mount it is may be said by a variable: then it is checked when that has a value.
+    return mount if "$" in kind else checked_mount(mount, place)
+
+
+def checked_mount(mount: RunMount, place: Place) -> RunMount:
+    """A mount whose kind is known: one that there is, with keys that go together. Raises Invalid."""
+    mount = RunMount(mount.kind.lower(), mount.values)
+    kind = mount.kind
+    if kind not in _MOUNT_KEYS:
+        raise wrong(place, f"unsupported mount type {kind!r}", hint=_meant(kind, _MOUNT_KEYS))
+    known = _MOUNT_KEYS[kind] | {"ro", "rw"}
+    for key, _ in mount.values:
+        if key not in known:
+            raise wrong(place, f"unexpected key {key!r} in a mount of type {kind}", hint=_meant(key, known))
     if kind in ("bind", "cache", "tmpfs") and not mount.get("target"):
         raise wrong(place, f"a mount of type {kind} needs a target")
-    if kind == "cache" and mount.get("sharing") not in (None, "shared", "private", "locked"):
-        raise wrong(place, f"unsupported sharing value {mount.get('sharing')!r}: shared, private or locked")
-    if kind == "secret" and not (mount.get("id") or mount.get("target")):
-        raise wrong(place, "a secret needs an id or a target")
+    sharing = mount.get("sharing") or "shared"
+    if kind == "cache" and "$" not in sharing and sharing.lower() not in SHARING:
+        raise wrong(place, f"unsupported sharing value {sharing!r}", hint=_meant(sharing, SHARING))
+    if kind == "secret":
+        if not (mount.get("id") or mount.get("source") or mount.get("target")):
+            raise wrong(place, "a secret needs an id or a target")
+        if mount.get("id") and mount.get("source"):
+            raise wrong(place, "a secret's id and source are the same thing: write one of them")
     return mount
 
 
-def _comma_separated(text: str) -> list[str]:
-    import csv
+def _meant(text: str, known: Iterable[str]) -> str:
+    """A hint: the word that was probably meant, else all there are."""
+    close = difflib.get_close_matches(text, sorted(known), n=1)
+    return f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(known))}"
 
-    return [field.strip() for row in csv.reader([text]) for field in row]
+
+def _comma_separated(text: str) -> list[str]:
+    """The fields of one line of CSV (RFC 4180, section 2): one that holds a comma or a quote stands in quotes.
+
+    Python's csv takes a quote in the middle of a field for a letter, which BuildKit refuses. Raises ValueError.
+    """
+    fields, at = [], 0
+    while True:
+        match = _CSV_FIELD.match(text, at)
+        assert match is not None  # a field may be empty
+        at = match.end()
+        if at < len(text) and text[at] != ",":
+            raise ValueError(f"{text!r}: a quote in the middle of a field, or one that isn't closed")
+        fields.append(match[2].strip() if match[1] is None else match[1].replace('""', '"'))
+        if at == len(text):
+            return fields
+        at += 1
 
 
 def _copy(statement: Statement, _: str) -> Copy:
@@ -386,24 +427,29 @@ def _health(statement: Statement, escape: str) -> Healthcheck:
 
 
 def _retries(statement: Statement, option: Option | None) -> int | None:
-    if option is None:
+    if option is None or option.value == "":
         return None
-    if option.value is None or not re.fullmatch(r"[0-9]{1,9}", option.value):
+    if option.value is None or not re.fullmatch(r"\+?[0-9]{1,9}", option.value):
         raise wrong(statement.place(option.at, 9), f"--retries must be a number that is at least 0, not {option.value}")
     return int(option.value)
 
 
-def _duration(statement: Statement, option: Option) -> int:
-    text, at, total = option.value or "", 0, 0.0
-    while match := _DURATION.match(text, at):
+def _duration(statement: Statement, option: Option) -> int | None:
+    """Go's time.ParseDuration, in nanoseconds; what is less than a millisecond is refused, as in BuildKit."""
+    if option.value == "":
+        return None
+    text = option.value or ""
+    unsigned = text[1:] if text[:1] in ("+", "-") else text
+    at, total = 0, 0.0
+    while match := _DURATION.match(unsigned, at):
         total += float(match[1]) * _NANOSECONDS[match[2]]
         at = match.end()
     place = statement.place(option.at, len(option.name) + 2)
-    if not text or at != len(text):
-        if text == "0":
-            return 0
+    if unsigned == "0":
+        return 0
+    if not unsigned or at != len(unsigned):
         raise wrong(place, f"invalid duration {text!r}", hint="write it as 30s or 1m30s")
-    if 0 < total < 10**6:
+    if total and (total < 10**6 or text.startswith("-")):
         raise wrong(place, f"interval {text!r} cannot be less than 1ms")
     return int(total)
 

@@ -37,7 +37,7 @@ from scow_plugins.builder._instructions import (
     Volume,
     Workdir,
 )
-from scow_plugins.builder._parse import heredoc_alone
+from scow_plugins.builder._parse import checked_mount, heredoc_alone
 from scow_plugins.builder._source import Place, wrong
 from scow_plugins.builder._stages import PROXIES, Globals
 from scow_plugins.builder._steps import CopyOp, File, MountOp, Op, Origin, PlannedStep, RunOp, WorkdirOp
@@ -319,21 +319,23 @@ class StageState:
 
     def _mount(self, said: Run, number: int, mount: RunMount) -> MountOp:
         place = said.at.find("--mount", 0)
-        values = {key: value if key == "from" else self._word(said, value) for key, value in mount.values}
+        said_values = [(key, value if key == "from" else self._word(said, value)) for key, value in mount.values]
+        mount = checked_mount(RunMount(self._word(said, mount.kind), tuple(said_values)), place)
+        values = dict(said_values)
         name = values.get("from", "")
         if "$" in name:
             raise wrong(place, "from= doesn't take variables", hint="define a stage with FROM … AS name instead")
         identity = values.get("id", "")
         target = values.get("target", "")
         if mount.kind == "secret":
-            identity = identity or posixpath.basename(target)
+            identity = identity or values.get("source", "") or posixpath.basename(target)
             if not target and not values.get("env"):
                 target = f"/run/secrets/{posixpath.basename(identity)}"
         if mount.kind == "ssh":
             identity = identity or "default"
             target = target or f"/run/buildkit/ssh_agent.{number}"
         nothing = Origin("scratch" if mount.kind == "cache" else "context")
-        source = values.get("source", "")
+        source = "" if mount.kind == "secret" else values.get("source", "")
         if mount.kind == "bind" and source:
             source = posixpath.normpath("/" + source.lstrip("/"))
         try:
@@ -342,9 +344,9 @@ class StageState:
                 self.absolute(target) if target else "",
                 source,
                 self._resolve(name, said) if name else nothing,
-                (mount.kind == "bind" and not _truth(values.get("rw"))) or _truth(values.get("ro")),
+                _read_only(mount),
                 self._cache_id(identity, target) if mount.kind == "cache" else identity,
-                values.get("sharing", "shared"),
+                (values.get("sharing") or "shared").lower(),
                 int(values["mode"], 8) if "mode" in values else None,
                 int(values.get("uid", "0")),
                 int(values.get("gid", "0")),
@@ -477,6 +479,15 @@ def exposed_ports(text: str, place: Place) -> list[str]:
     if not first <= last <= 65535:
         raise wrong(place, f"invalid range of ports: {text}")
     return [f"{port}/{protocol}" for port in range(first, last + 1)]
+
+
+def _read_only(mount: RunMount) -> bool:
+    """The last of `ro` and `rw` counts; without one only caches and tmpfs are writable."""
+    read_only = mount.kind not in ("cache", "tmpfs")
+    for key, value in mount.values:
+        if key in ("ro", "rw"):
+            read_only = _truth(value) is (key == "ro")
+    return read_only
 
 
 def _truth(text: str | None) -> bool:

@@ -198,6 +198,25 @@ async def test_names() -> None:
     assert [each["name"] for each in found.as_data()["stages"]] == ["base", "two", "stage-3"]
 
 
+@pytest.mark.parametrize(
+    ("mount", "gives"),
+    [
+        ("type=$T,target=/c", ("cache", "", "", False)),
+        ("TYPE=CACHE,target=/c,sharing=LOCKED", ("cache", "", "", False)),
+        ("type=cache,target=/c,rw=false", ("cache", "", "", True)),
+        ("type=cache,target=/c,ro,rw", ("cache", "", "", False)),
+        ("type=bind,target=/c", ("bind", "", "", True)),
+        ("type=bind,target=/c,rw=true", ("bind", "", "", False)),
+        ("type=secret,src=key", ("secret", "key", "", True)),
+        ("type=secret,source=key,target=/k", ("secret", "key", "", True)),
+        ('\'type=bind,"source=a,""b""",target=/c\'', ("bind", "", "/a,b", True)),
+    ],
+)
+async def test_mounts(mount: str, gives: tuple[str, str, str, bool]) -> None:
+    (op,) = run_of(await last(f"FROM x\nARG T=cache\nRUN --mount={mount} y\n")).mounts
+    assert (op.kind, op.id if op.kind == "secret" else "", op.source, op.read_only) == gives
+
+
 async def test_ports() -> None:
     stage = await last("FROM x\nARG P=53/udp\nEXPOSE 80 $P 8000-8002 127.0.0.1:90:91\n")
     assert list(stage.config["ExposedPorts"]) == [
@@ -228,6 +247,8 @@ async def test_ports() -> None:
         ("FROM a\nADD --checksum=sha256:x local /c\n", "--checksum needs exactly one source"),
         ("FROM a\nSTOPSIGNAL not!\n", "is no signal"),
         ("FROM a\nRUN --mount=type=cache,target=/c,mode=9 x\n", "a value of the mount is wrong"),
+        ("FROM a\nARG T=nfs\nRUN --mount=type=$T,target=/c x\n", "unsupported mount type 'nfs'"),
+        ("FROM a\nRUN --mount=type=$T x\n", "unsupported mount type ''"),
         ("FROM --platform=a/b/c/d x\n", "platform 'a/b/c/d'"),
     ],
 )

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scow.api import Invalid, ScowError, Unsupported
-from scow_plugins.builder._instructions import Copy, Env, Healthcheck, OnBuild, Run
+from scow_plugins.builder._instructions import Cmd, CommandLine, Copy, Entrypoint, Env, Healthcheck, OnBuild, Run
 from scow_plugins.builder._parse import heredoc_alone, parse
 from scow_plugins.builder._stages import understand
 
@@ -134,6 +134,22 @@ def test_pairs_and_durations() -> None:
     health = _one("HEALTHCHECK --interval=1m30s --retries=3 CMD x")
     assert isinstance(health, Healthcheck)
     assert (health.interval, health.retries) == (90 * 10**9, 3)
+    signed = _one("HEALTHCHECK --interval=+5s --timeout= --retries= CMD x")
+    assert isinstance(signed, Healthcheck)
+    assert (signed.interval, signed.timeout, signed.retries) == (5 * 10**9, None, None)
+
+
+@pytest.mark.parametrize("name", ["RUN", "CMD", "ENTRYPOINT"])
+def test_without_a_command_it_is_an_empty_line_for_the_shell(name: str) -> None:
+    found = _one(name)
+    assert isinstance(found, Run | Cmd | Entrypoint)
+    assert found.command == CommandLine(("",), shell=True)
+
+
+def test_a_flag_that_is_empty_says_nothing() -> None:
+    copy = _one("COPY --chmod= --chown= a b")
+    assert isinstance(copy, Copy)
+    assert (copy.chmod, copy.chown) == ("", "")
 
 
 def test_triggers() -> None:
@@ -158,6 +174,10 @@ def test_triggers() -> None:
         ("RUN --mount=type=nfs x", "2: unsupported mount type 'nfs'", "--mount"),
         ("RUN --mount=type=cache x", "2: a mount of type cache needs a target", "--mount"),
         ("RUN --mount=type=bind,target=/a,size=3 x", "2: unexpected key 'size'", "--mount"),
+        ("RUN --mount=type=secret,id=a,src=b x", "2: a secret's id and source are the same thing", "--mount"),
+        ("""RUN --mount='type=cache,target=/a,id=x"y"' x""", "2: invalid mount", "--mount"),
+        ("COPY --link= a b", "2: missing a value on flag: --link", "--link"),
+        ("HEALTHCHECK --interval=-5s CMD y", "2: interval '-5s' cannot be less than 1ms", "--interval"),
         ("RUN --network=foo x", "2: unsupported network mode 'foo'", "--network"),
         ("ONBUILD ONBUILD RUN x", "2: chaining ONBUILD", None),
         ("ONBUILD FROM x", "2: FROM isn't allowed as an ONBUILD trigger", None),
