@@ -32,6 +32,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=20, help="how often each short command is timed")
     parser.add_argument("--pulls", type=int, default=3, help="how often a large image is pulled")
     parser.add_argument("--idle", type=int, default=50, help="how many idle containers are weighed")
+    parser.add_argument("--log-lines", type=int, default=2_000_000, help="how many lines of 100 bytes a container logs")
     parser.add_argument("--engines", default="docker,podman", help="which others take part, where installed")
     parser.add_argument("--output", type=Path, default=HERE / "results")
     return parser.parse_args()
@@ -92,6 +93,8 @@ def measure(asked: argparse.Namespace, taking_part: list[e.Engine], registry: st
     for _ in range(asked.pulls):
         for engine in taking_part:
             results.add("pull, 7500 files, 100 MB, ms", engine.name, engine.pull(big))
+    say("logs")
+    logs(asked.pulls, asked.log_lines, taking_part, reference, results)
     say("idle containers")
     for engine in taking_part:
         with idle(engine, reference, asked.idle):
@@ -132,6 +135,26 @@ def first_runs(rounds: int, taking_part: list[e.Engine], reference: str, results
             results.add(
                 "run --rm, bridge, page cache dropped, ms", engine.name, engine.timed("run", "--rm", reference, "true")
             )
+
+
+def logs(rounds: int, lines: int, taking_part: list[e.Engine], reference: str, results: Results) -> None:
+    """How long it takes to write much output, and to read it and its end. awk is the image's own."""
+    what = f"log of {lines} lines of 100 bytes"
+    line = "x" * 90
+    script = f'BEGIN {{ for (i = 0; i < {lines}; i++) printf "%09d{line}\\n", i }}'
+    for _ in range(rounds):
+        for engine in taking_part:
+            engine.run("create", "--name", "bench", "--network", "none", reference, "awk", script)
+            began = time.perf_counter()
+            engine.run("start", "bench")
+            engine.run("wait", "bench")
+            results.add(f"{what}, written, ms", engine.name, (time.perf_counter() - began) * 1000)
+            results.add(f"{what}, read, ms", engine.name, engine.timed("logs", "bench"))
+            results.add(f"{what}, --tail 10, ms", engine.name, engine.timed("logs", "--tail", "10", "bench"))
+            engine.run("rm", "-f", "bench")
+            engine.run("create", "--name", "bench", reference, "true")
+            results.add("empty log, --tail 10, ms", engine.name, engine.timed("logs", "--tail", "10", "bench"))
+            engine.run("rm", "-f", "bench")
 
 
 @contextmanager

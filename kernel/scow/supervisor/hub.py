@@ -72,7 +72,8 @@ class Hub:
                 while data := await _received(source):
                     if self._log is not None:
                         self._log.write(stream, data)
-                    await self._send(encode(stream, data))
+                    if self._clients:
+                        await self._send(encode(stream, data))
         finally:
             del self.sources[stream]
             if self._log is not None:

@@ -27,7 +27,7 @@ from scow.api import (
     ProcessSpec,
     Status,
 )
-from scow.engine.types import Event, ImageInfo, LogRecord, Output
+from scow.engine.types import Event, ImageInfo, Output
 from scow_plugins.cli._cli import Cli
 from scow_plugins.cli._main import main
 
@@ -122,7 +122,7 @@ class FakeEngine:
         self.settings: dict[str, Any] = {}
         self.all: list[Container] = []
         self.images_: list[Any] = []
-        self.records: list[LogRecord] = []
+        self.logged: list[Output] = []
         self.events_: list[Event] = []
         self.script: list[Output] = []
         self.status = ExitStatus(code=0)
@@ -219,9 +219,9 @@ class FakeEngine:
         yield self.session
 
     @asynccontextmanager
-    async def logs(self, name: str, **how: Any) -> AsyncIterator[AsyncIterator[LogRecord]]:
-        self._did("logs", name, how)
-        yield _each(self.records)
+    async def log_output(self, name: str, **how: Any) -> AsyncIterator[AsyncIterator[Output]]:
+        self._did("log_output", name, how)
+        yield _each(self.logged)
 
     @asynccontextmanager
     async def events(self, **how: Any) -> AsyncIterator[AsyncIterator[Event]]:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from scow.api import ANSWERS, Conflict, Container, Invalid, NotFound, ScowError, Status, Unavailable
-from scow.engine.types import EngineInfo, Event, ImageInfo, LogRecord, PluginInfo
+from scow.engine.types import EngineInfo, Event, ImageInfo, Output, PluginInfo
 from scow_plugins.cli._cli import Cli
 from scow_plugins.cli._docs import document
 from scow_plugins.cli._flags import UsageError
@@ -97,15 +97,11 @@ def test_images(scow: Any, image: MakeImage) -> None:
 
 
 def test_logs(scow: Any) -> None:
-    scow.engine.records = [LogRecord("stdout", b"one\n", NOW), LogRecord("stderr", b"two\n", NOW + 0.5)]
-    assert scow("logs", "web") == (0, "one\n", "two\n")
-    assert scow("logs", "-ft", "-n", "5", "--since", "10m", "web") == (
-        0,
-        "2023-11-14T22:13:20.000000000Z one\n",
-        "2023-11-14T22:13:20.500000000Z two\n",
-    )
-    how = {"follow": True, "tail": 5, "since": NOW - 600, "until": None}
-    assert scow.engine.calls[-1] == ("logs", "web", how)
+    scow.engine.logged = [Output("stdout", b"one\nmore\n"), Output("stderr", b"two\n")]
+    assert scow("logs", "web") == (0, "one\nmore\n", "two\n")
+    assert scow("logs", "-ft", "-n", "5", "--since", "10m", "web") == (0, "one\nmore\n", "two\n")
+    how = {"follow": True, "tail": 5, "since": NOW - 600, "until": None, "timestamps": True}
+    assert scow.engine.calls[-1] == ("log_output", "web", how)
     assert scow("logs", "-n", "x", "web").code == 2
     assert scow("logs", "--since", "x", "web").code == 2
 

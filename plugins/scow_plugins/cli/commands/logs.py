@@ -24,20 +24,24 @@ async def main(cli: Cli, args: Args) -> int:
     """Copies the container's standard output and error to ours."""
     from scow_plugins.cli._moments import moment
     from scow_plugins.cli._stdio import Writer, ended
-    from scow_plugins.cli._units import stamp
 
     since, until = moment(cli, args, "since"), moment(cli, args, "until")
     tail = _tail(args.text("tail") or "all")
-    stamped = args.on("timestamps")
     async with (
         cli.engine() as engine,
-        engine.logs(args.words[0], follow=args.on("follow"), tail=tail, since=since, until=until) as records,
+        engine.log_output(
+            args.words[0],
+            follow=args.on("follow"),
+            tail=tail,
+            since=since,
+            until=until,
+            timestamps=args.on("timestamps"),
+        ) as outputs,
     ):
         with Writer(cli.stdout) as out, Writer(cli.stderr) as err:
-            async with ended(records):
-                async for record in records:
-                    head = f"{stamp(record.time)} ".encode() if stamped else b""
-                    await (out if record.stream == "stdout" else err).write(head + record.data)
+            async with ended(outputs):
+                async for output in outputs:
+                    await (out if output.stream == "stdout" else err).write(output.data)
     return 0
 
 
