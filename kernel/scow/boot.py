@@ -19,21 +19,28 @@ _LOST = 125
 def main() -> "NoReturn":
     """Run `sys.argv` as a scow command, and end with its exit code."""
     arguments = sys.argv[1:]
+    # Until somebody cares for it, Ctrl-C ends us as it ends any program: without a traceback.
+    interactive = _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler
+    if interactive:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     if os.environ.get("SCOW_WARM", "1") != "0" and os.geteuid() == 0:
         code = _through_launcher(arguments)
         if code is not None:
             # Nothing of ours waits to be written, and taking an interpreter apart takes a quarter of its start.
             os._exit(code)
-    sys.exit(_here(arguments))
+    sys.exit(_here(arguments, interactive))
 
 
-def _here(arguments: list[str]) -> int:
+def _here(arguments: list[str], interactive: bool) -> int:
     from scow import cold
-    from scow.frontend import run_frontend
+    from scow.frontend import load_frontend, run_frontend
 
     if os.geteuid() == 0:
         cold.prepare(arguments)
-    return run_frontend(arguments)
+    frontend = load_frontend()
+    if interactive:
+        _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+    return run_frontend(arguments, frontend)
 
 
 def _through_launcher(arguments: list[str]) -> int | None:

@@ -19,9 +19,8 @@ def load_frontend(name: str = "cli") -> Callable[[list[str]], int] | None:
     return None
 
 
-def run_frontend(arguments: list[str]) -> int:
-    """Run the command line; gives its exit code."""
-    frontend = load_frontend()
+def run_frontend(arguments: list[str], frontend: Callable[[list[str]], int] | None) -> int:
+    """Run the command line that was loaded; gives its exit code."""
     if frontend is None:
         sys.stderr.write("scow: no command line is installed\nhint: install scow again: its metadata is not found\n")
         return 1

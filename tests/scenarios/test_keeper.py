@@ -131,26 +131,35 @@ def test_restart_policy(pulled: Scow) -> None:
 
 def test_input_and_its_end(pulled: Scow) -> None:
     """The keeper holds the input open, and lets it end."""
-    pulled("run", "-d", "-i", "--name", "box", "busybox", "sh", "-c", "cat; echo over; sleep 1000")
+    pulled("create", "-i", "--name", "box", "busybox", "sh", "-c", "cat; echo over; sleep 1000")
+    pulled("start", "box")
     at_rest(pulled, "box")
-    first = pulled.start("attach", "--sig-proxy=false", "box", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert first.stdin is not None
-    first.stdin.write(b"hello\n")
-    first.stdin.flush()
-    assert eventually(lambda: "hello\n" in pulled("logs", "box"))
-    first.kill()
-    first.wait()  # killed before it can see the end of its input, and pass it on
-    first.communicate()
-    assert eventually(lambda: guests_of(pulled, "box") == [])
-    second = pulled.start("attach", "--sig-proxy=false", "box", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert second.stdin is not None
-    second.stdin.write(b"again\n")
-    second.stdin.close()
-    assert eventually(lambda: pulled("logs", "box") == "hello\nagain\nover\n")
-    second.kill()
-    second.wait()
-    assert second.stdout is not None
-    second.stdout.close()
+    client = pulled.start("attach", "--sig-proxy=false", "box", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert client.stdin is not None
+    client.stdin.write(b"hello\n")
+    client.stdin.close()
+    assert eventually(lambda: pulled("logs", "box") == "hello\nover\n")
+    client.kill()
+    client.wait()
+    assert client.stdout is not None
+    client.stdout.close()
+    pulled("rm", "-f", "box")
+
+
+def test_input_that_nobody_ends(pulled: Scow) -> None:
+    """That of `run -di` stays open, whoever comes and goes."""
+    pulled("run", "-d", "-i", "--name", "box", "busybox", "sh", "-c", "cat; echo over; sleep 1000")
+    for word in ("hello", "again"):
+        at_rest(pulled, "box")
+        client = pulled.start("attach", "--sig-proxy=false", "box", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        assert client.stdin is not None
+        client.stdin.write(f"{word}\n".encode())
+        client.stdin.close()
+        assert eventually(lambda word=word: f"{word}\n" in pulled("logs", "box"))
+        client.kill()
+        client.wait()
+        assert eventually(lambda: guests_of(pulled, "box") == [])
+    assert pulled("logs", "box") == "hello\nagain\n"
     pulled("rm", "-f", "box")
 
 

@@ -61,6 +61,7 @@ def merge(request: CreateRequest, image: ImageConfig, chosen: Chosen) -> Contain
         exposed=_exposed(request, image),
         labels=tuple({**dict(image.labels), **dict(request.labels)}.items()),
         stdin_open=request.stdin_open,
+        stdin_once=request.stdin_once,
         auto_remove=request.auto_remove,
         detached=request.detached,
         stop_signal=_stop_signal(request, image),

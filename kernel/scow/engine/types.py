@@ -57,6 +57,7 @@ class CreateRequest:
     groups: tuple[str, ...] = ()
     tty: bool = False
     stdin_open: bool = False
+    stdin_once: bool = False
     hostname: str | None = None
     domainname: str = ""
     storage: str | None = None

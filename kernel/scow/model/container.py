@@ -53,6 +53,8 @@ class ContainerSpec:
     labels: tuple[tuple[str, str], ...] = ()
     #: Standard input stays open (-i); without it the process reads /dev/null.
     stdin_open: bool = False
+    #: It ends when the first client that feeds it leaves (Docker's StdinOnce); never that of a terminal.
+    stdin_once: bool = False
     auto_remove: bool = False
     detached: bool = False
     stop_signal: str = "SIGTERM"

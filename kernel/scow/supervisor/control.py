@@ -16,6 +16,7 @@ import msgspec
 import structlog
 import trio
 
+from scow.aio import cleanup
 from scow.errors import Conflict, Internal, Invalid, ScowError
 from scow.events import EventLog
 from scow.model.container import ContainerSpec
@@ -70,6 +71,12 @@ class Running:
     def at_rest(self) -> bool:
         """The process runs, and nobody wants anything."""
         return self.process is not None and not self.stopping and not self.conversations
+
+    async def left(self) -> None:
+        """A client that fed the process has left: was it the only one that there was to be?"""
+        if self.spec.stdin_once and not self.spec.process.tty:
+            with cleanup(1, "end standard input"):
+                await self.hub.end_stdin()
 
     def live(self) -> ContainerProcess:
         """The process. Raises Conflict when it doesn't run."""
@@ -248,6 +255,8 @@ class Connection:
             await self.converse(process, self._running.hub, stdin=order.stdin)
         finally:
             self._running.hub.detach(self._client)
+            if order.stdin:
+                await self._running.left()
 
     async def converse(self, process: Process, hub: Hub, *, stdin: bool) -> None:
         """Take a client's input and control messages to a process, until the client leaves."""
@@ -332,7 +341,7 @@ def start_pumps(nursery: trio.Nursery, hub: Hub, pipes: Pipes | None, process: P
     elif process.console is not None:
         nursery.start_soon(hub.pump, os.dup(process.console), Stream.STDOUT)
         if stdin:
-            hub.take_stdin(os.dup(process.console))
+            hub.take_stdin(os.dup(process.console), terminal=True)
 
 
 def failure(error: Exception) -> dict[str, str | None]:

@@ -43,6 +43,7 @@ class Hub:
         self._log = log
         self._clients: set[Client] = set()
         self._stdin: trio.lowlevel.FdStream | None = None
+        self._terminal = False
         self._ended: Callable[[], None] | None = None
         self._feeding = trio.Lock()
         #: The descriptors that are being read, by stream.
@@ -59,10 +60,14 @@ class Hub:
     def detach(self, client: Client) -> None:
         self._clients.discard(client)
 
-    def take_stdin(self, fd: int, ended: Callable[[], None] | None = None) -> None:
-        """Own the writing end of the process's standard input; `ended` is called when it has been closed."""
+    def take_stdin(self, fd: int, ended: Callable[[], None] | None = None, *, terminal: bool = False) -> None:
+        """Own the writing end of the process's standard input; `ended` is called when it has been closed.
+
+        That of a `terminal` has no end that a client could say: others may type, now or later.
+        """
         self._stdin = trio.lowlevel.FdStream(fd)
         self._ended = ended
+        self._terminal = terminal
 
     async def pump(self, fd: int, stream: Stream) -> None:
         """Read a descriptor (owned from now on) to its end; everything goes to the log and to all clients."""
@@ -90,7 +95,8 @@ class Hub:
         if self._stdin is None:
             return
         if not frame.data:
-            await self.end_stdin()
+            if not self._terminal:
+                await self.end_stdin()
             return
         try:
             async with self._feeding:  # several clients may be attached

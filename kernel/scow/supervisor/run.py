@@ -153,7 +153,7 @@ class Supervisor:
             nursery.start_soon(self._stop_when_asked, kept)
             # Whoever has knocked must find the process and its input.
             if "stdin" in kept.fds:
-                self._hub.take_stdin(kept.fds["stdin"], kept.close_stdin)
+                self._hub.take_stdin(kept.fds["stdin"], kept.close_stdin, terminal=self._spec.process.tty)
             self._running.process = self._adopt(kept, paused=state.status is Status.PAUSED)
             await nursery.start(serve_control, self._listener, self._running)
             nursery.start_soon(self._rest_when_settled)
@@ -414,13 +414,13 @@ class Supervisor:
         try:
             with self._running.conversation():
                 await connection.converse(_Late(self._running), self._hub, stdin=self._request.stdin)
-                if self._request.stdin:
-                    await self._hub.end_stdin()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._hub.detach(self._client)
+            pass
         except Exception as error:  # noqa: BLE001 - what a client says must not end the container
             await self._tell(failed=failure(error))
-            self._hub.detach(self._client)
+        self._hub.detach(self._client)
+        if self._request.stdin:
+            await self._running.left()
 
     async def _rest_when_settled(self) -> None:
         """Give way to a keeper when nobody has wanted anything for a while; where that can't be, at least slim."""

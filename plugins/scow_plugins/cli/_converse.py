@@ -31,6 +31,9 @@ FORWARDED: Final = (
 )
 #: What ends us when nothing is passed on; caught, so that the terminal is given back.
 _DEADLY: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+#: So many of these leave a process that doesn't end by them (as docker's command line has it).
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM)
+_PATIENCE: Final = 3
 
 
 class Wiring(NamedTuple):
@@ -40,7 +43,10 @@ class Wiring(NamedTuple):
     stdin: bool = False
     stdout: bool = True
     stderr: bool = True
+    #: Not for a terminal: what is typed there goes to the process as it is, and signals are for us (as docker has it).
     sig_proxy: bool = True
+    #: The end of our input is the end of the process's.
+    eof: bool = True
     #: None of them: there is no way to leave but the process's end.
     detach_keys: bytes = b"\x10\x11"
 
@@ -137,18 +143,26 @@ class _Conversation:
                     await self.session.send(data)
             if self.detached:
                 return self._leave(0)
-        async with self.speaking:
-            await self.session.send_eof()
+        if self.wiring.tty:
+            return self._leave(128 + signal.SIGHUP)  # in raw mode there is no other end: the terminal is gone
+        if self.wiring.eof:
+            async with self.speaking:
+                await self.session.send_eof()
         return None
 
     async def _signals(self, task_status: trio.TaskStatus[None]) -> None:
-        wanted = FORWARDED if self.wiring.sig_proxy else _DEADLY
-        with trio.open_signal_receiver(*wanted) as received:
+        passed_on = self.wiring.sig_proxy and not self.wiring.tty
+        endings = 0
+        with trio.open_signal_receiver(*(FORWARDED if passed_on else _DEADLY)) as received:
             task_status.started()
             async for number in received:
-                if not self.wiring.sig_proxy:
+                if not passed_on:
                     self.signal = number
                     return self._leave(128 + number)
+                endings += number in _ENDING
+                if endings == _PATIENCE:
+                    self.cli.err(f"got {_PATIENCE} SIGTERM/SIGINTs, forcefully exiting")
+                    return self._leave(1)
                 async with self.speaking:
                     await self.session.signal(number)
         return None

@@ -119,6 +119,7 @@ def _config(container: Container) -> dict[str, Any]:
         "ExposedPorts": FreeMap({port: {} for port in spec.exposed}),
         "Tty": process.tty,
         "OpenStdin": spec.stdin_open,
+        "StdinOnce": spec.stdin_once,
         "Env": list(process.env),
         "Cmd": list(process.args),
         "Image": spec.image,

@@ -36,6 +36,7 @@ def create_request(
         groups=args.all("group-add"),
         tty=args.on("tty"),
         stdin_open=args.on("interactive"),
+        stdin_once=args.on("interactive") and not detached,
         hostname=args.text("hostname"),
         domainname=args.text("domainname") or "",
         storage=args.text("storage"),

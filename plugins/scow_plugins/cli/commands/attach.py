@@ -26,7 +26,13 @@ async def main(cli: Cli, args: Args) -> int:
         spec = (await engine.inspect(args.words[0])).spec
         stdin = spec.stdin_open and not args.on("no-stdin")
         check_input(cli, tty=spec.process.tty, stdin=stdin)
-        wiring = Wiring(tty=spec.process.tty, stdin=stdin, sig_proxy=args.on("sig-proxy"), detach_keys=keys)
+        wiring = Wiring(
+            tty=spec.process.tty,
+            stdin=stdin,
+            sig_proxy=args.on("sig-proxy"),
+            eof=spec.stdin_once,
+            detach_keys=keys,
+        )
         rows, columns = user_size(cli) if wiring.tty else (0, 0)
         async with engine.attach(spec.id, stdin=stdin, rows=rows, columns=columns) as session:
             return await converse(cli, session, wiring)

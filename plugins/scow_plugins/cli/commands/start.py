@@ -45,7 +45,13 @@ async def _connected(cli: Cli, args: Args) -> int:
         spec = (await engine.inspect(name)).spec
         stdin = args.on("interactive") and spec.stdin_open
         check_input(cli, tty=spec.process.tty, stdin=stdin)
-        wiring = Wiring(tty=spec.process.tty, stdin=stdin, sig_proxy=args.on("sig-proxy"), detach_keys=keys)
+        wiring = Wiring(
+            tty=spec.process.tty,
+            stdin=stdin,
+            sig_proxy=args.on("sig-proxy"),
+            eof=spec.stdin_once,
+            detach_keys=keys,
+        )
         rows, columns = user_size(cli) if wiring.tty else (0, 0)
         async with engine.attach(spec.id, start=True, stdin=stdin, rows=rows, columns=columns) as session:
             return await converse(cli, session, wiring)
