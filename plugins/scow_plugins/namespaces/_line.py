@@ -23,6 +23,7 @@ from scow_plugins.namespaces._protocol import (
     decode_failure,
     decode_pid,
     decode_stranger,
+    is_crowded,
 )
 
 __all__ = ["Line"]
@@ -43,6 +44,8 @@ class Line:
         #: The pid of the process that runs the command, if that isn't the child itself.
         self.successor: int | None = None
         self.failure: ScowError | None = None
+        #: Another process would have been one more than the container may have.
+        self.crowded = False
         self.console: int | None = None
 
     def fileno(self) -> int:
@@ -102,6 +105,7 @@ class Line:
             self.successor = self.successor or pid
         else:
             _close(descriptors)
+            self.crowded = self.crowded or is_crowded(record)
             self.failure = self.failure or decode_failure(record, command)
 
 

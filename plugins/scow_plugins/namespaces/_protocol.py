@@ -26,7 +26,7 @@ from typing import Final
 from scow.api import Exhausted, Internal, NoCommand, NotExecutable, ScowError, Unsupported
 from scow_plugins.namespaces import _words
 
-__all__ = ["GO", "LARGEST", "TERMINAL", "decode_failure", "decode_pid", "decode_stranger", "encode_error"]
+__all__ = ["GO", "LARGEST", "TERMINAL", "decode_failure", "decode_pid", "decode_stranger", "encode_error", "is_crowded"]
 
 GO: Final = b"G"
 TERMINAL: Final = b"T"
@@ -65,6 +65,11 @@ def decode_pid(record: bytes) -> int | None:
     """The process in which the command will run."""
     result = _result(record)
     return result if 0 < result <= _LARGEST_PID else None
+
+
+def is_crowded(record: bytes) -> bool:
+    """Is it EAGAIN, with which clone(2) says that a limit on processes is reached?"""
+    return _result(record) == -errno.EAGAIN
 
 
 def _result(record: bytes) -> int:

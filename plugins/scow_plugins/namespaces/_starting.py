@@ -34,12 +34,16 @@ _NEW = Namespace.MOUNT | Namespace.PID | Namespace.UTS | Namespace.IPC
 
 @dataclass(slots=True, eq=False)
 class Starting:
-    """A process that isn't its command yet. To be finished. `inside` is the copy, once we know of it."""
+    """A process that isn't its command yet. To be finished. `inside` is the copy, once we know of it.
+
+    `admit` gets the copy's pid before it goes on.
+    """
 
     child: Child
     line: Line
     joins: bool
     command: str
+    admit: Callable[[int], None] | None = None
     inside: Child | None = None
 
     async def finish(self) -> Child:
@@ -75,12 +79,20 @@ class Starting:
                     self.inside = _known(self.line.successor)
                     ready.unregister(self.child.pidfd)
                     ready.register(self.inside.pidfd, select.EPOLLIN)
-                    with contextlib.suppress(OSError):  # it has ended already
-                        self.line.go()
+                    self._greet(self.inside.pid)
                     going = True
         (self.inside or self.child).console = self.line.take_console()
         if self.inside is not None:
             await self.child.end()  # not before: its pid tells who speaks
+
+    def _greet(self, pid: int) -> None:
+        if self.admit is not None:
+            try:
+                self.admit(pid)
+            except OSError as error:
+                raise explain(error, "can't put the process into the container's control group") from None
+        with contextlib.suppress(OSError):  # it has ended already
+            self.line.go()
 
     async def _abandon(self) -> None:
         """Leave no process behind: not our child, and not the copy inside, whether we have heard of it or not."""
