@@ -29,6 +29,10 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(ExecMaker("namespaces", lambda: Plugin(context)), tmp_path)
 
 
+def _children() -> list[str]:
+    return Path("/proc/thread-self/children").read_text().split()
+
+
 def _profile(*names: str) -> str:
     """Everything is allowed but these."""
     denied = {"names": list(names), "action": "SCMP_ACT_ERRNO", "errnoRet": 13}
@@ -105,7 +109,7 @@ def test_a_cancelled_exec_leaves_neither_step_behind(bench: Bench) -> None:
                         await trio.sleep_forever()
                 assert container.stats()["pids"] == 1
                 assert len(os.listdir("/proc/self/fd")) == before
-            children = Path("/proc/thread-self/children").read_text().split()
+            children = _children()
             assert str(container.pid) in children
             assert len(children) == 1
         os.close(null)
@@ -133,6 +137,6 @@ def test_a_child_that_is_killed_before_it_could_tell_leaves_no_copy(
                     with pytest.raises(Conflict):
                         await bench.inside(container, "true")
                 assert container.stats()["pids"] == 1
-                assert len(Path("/proc/thread-self/children").read_text().split()) == 1
+                assert len(_children()) == 1
 
     run(check, bench)
