@@ -10,7 +10,7 @@ nothing else. A child that joins is still outside of the PID namespace then (pid
 children only), already with the command's user, capabilities and filter; what the program makes inside is a copy of
 itself, and a child of the supervisor (CLONE_PARENT):
 
-    recvmmsg(3, 0, 0)                            fails: somebody else started us, end
+    recvmmsg(3, sp, 0)                           fails: somebody else started us, end
     close_range(3, -1, CLOSE_RANGE_CLOEXEC)
     prctl(PR_SET_DUMPABLE, 0)                    until execve(2): who has no CAP_SYS_PTRACE can't trace it
     if it joins:
@@ -64,7 +64,7 @@ _MACHINES: Final = {"x86_64": 62, "aarch64": 183}
 _CODE: Final = {
     "x86_64": bytes.fromhex(
         "4889e3 4c8b0d1e010000 8b2d20010000"  # rbx=rsp r9=token ebp=flags
-        "b82b010000 bf03000000 31f6 31d2 4531d2 4531c0 0f05"  # eax=299 edi=3 esi=edx=r10d=r8d=0 syscall
+        "b82b010000 bf03000000 4889e6 31d2 4531d2 4531c0 0f05"  # eax=299 edi=3 rsi=rsp edx=r10d=r8d=0 syscall
         "85c0 0f85ed000000"  # test eax,eax; jnz exit
         "b8b4010000 bf03000000 beffffffff ba04000000 0f05"  # eax=436 edi=3 esi=-1 edx=4 syscall
         "85c0 0f85cf000000"  # test eax,eax; jnz exit
@@ -86,11 +86,10 @@ _CODE: Final = {
         "b83b000000 0f05"  # eax=59 syscall
         "50 b801000000 bf03000000 4889e6 ba08000000 0f05"  # report: push rax; eax=1 edi=3 rsi=rsp edx=8 syscall
         "b8e7000000 bf7f000000 0f05"  # exit: eax=231 edi=127 syscall
-        "90"  # the token is aligned
     ),
     "aarch64": bytes.fromhex(
         "f3030091 a5090058 d4090058"  # x19=sp x5=token x20=flags
-        "600080d2 010080d2 020080d2 030080d2 040080d2 681e80d2 010000d4"  # x0=3 x1..x4=0 x8=243 svc
+        "600080d2 e1030091 020080d2 030080d2 040080d2 681e80d2 010000d4"  # x0=3 x1=sp x2..x4=0 x8=243 svc
         "200800b5"  # cbnz x0, exit
         "600080d2 01008012 820080d2 883680d2 010000d4"  # x0=3 w1=-1 x2=4 x8=436 svc
         "600700b5"  # cbnz x0, exit

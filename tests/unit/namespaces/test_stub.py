@@ -85,7 +85,7 @@ def test_becomes_the_command_and_nothing_is_left_of_it(tmp_path: Path) -> None:
 def test_reports_what_execve_says(tmp_path: Path) -> None:
     ours, theirs = _pair()
     with ours, theirs:
-        pid = _spawn(_file(tmp_path, Orders()), theirs, "/nowhere", "x")
+        pid = _spawn(_file(tmp_path, Orders()), theirs, str(tmp_path / "nowhere"), "x")
         assert struct.unpack("<q", ours.recv(100)) == (-2,)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 127
 
