@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -138,5 +140,57 @@ def test_a_child_that_is_killed_before_it_could_tell_leaves_no_copy(
                         await bench.inside(container, "true")
                 assert container.stats()["pids"] == 1
                 assert len(_children()) == 1
+
+    run(check, bench)
+
+
+_GUEST = """
+import os, sys, pathlib, trio
+from scow.api import PluginContext
+from scow.model.process import AdoptRequest, Isolation, ProcessSpec, Stdio
+from scow_plugins.namespaces import Plugin
+container, pid, directory = sys.argv[1], int(sys.argv[2]), pathlib.Path(sys.argv[3])
+async def main():
+    plugin = Plugin(PluginContext("namespaces", directory / "state", directory / "run", {}))
+    request = AdoptRequest(
+        "namespaces", container, Isolation("vessel"), pid, os.pidfd_open(pid), None, False, trio.sleep_forever
+    )
+    null = os.open("/dev/null", os.O_RDWR)
+    async with plugin.adopt(request).exec(ProcessSpec(("sleep", "60")), Stdio(null, null, null)) as process:
+        os.write(1, str(process.pid).encode())
+        await trio.sleep_forever()
+trio.run(main)
+"""
+
+
+def _guest(bench: Bench, pid: int) -> tuple[int, int]:
+    """(another supervisor, where it says the pid of what it has let in)."""
+    heard, told = os.pipe()
+    args = (sys.executable, "-c", _GUEST, bench.container, str(pid), str(bench.directory))
+    guest = os.posix_spawn(sys.executable, args, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, told, 1)])
+    os.close(told)
+    return guest, heard
+
+
+def _kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def test_ends_with_the_supervisor_that_let_it_in(bench: Bench) -> None:
+    """Also in a container that another one keeps: the kernel forgets PR_SET_PDEATHSIG at each of the steps."""
+
+    async def check(bench: Bench) -> None:
+        async with bench.running(ProcessSpec(("sleep", "60"))) as first:
+            guest, heard = _guest(bench, first.pid)
+            await trio.lowlevel.wait_readable(heard)
+            inside = os.pidfd_open(int(os.read(heard, 100)))
+            os.close(heard)
+            _kill(guest)
+            with trio.fail_after(5):
+                await trio.lowlevel.wait_readable(inside)
+            trio.lowlevel.notify_closing(inside)
+            os.close(inside)
+            assert (await bench.inside(first, "true")).status.code == 0
 
     run(check, bench)

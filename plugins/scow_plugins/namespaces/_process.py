@@ -94,6 +94,14 @@ class Child:
         await self.wait()
         self.close()
 
+    def close_if_ended(self) -> bool:
+        """As `end`, without waiting for anything: False when it is still there."""
+        if os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            return False
+        self._collect()
+        self.close()
+        return True
+
     def close(self) -> None:
         """Close the descriptors."""
         trio.lowlevel.notify_closing(self.pidfd)

@@ -82,7 +82,7 @@ class Starting:
                     self._greet(self.inside.pid)
                     going = True
         (self.inside or self.child).console = self.line.take_console()
-        if self.inside is not None:
+        if self.inside is not None and not self.child.close_if_ended():
             await self.child.end()  # not before: its pid tells who speaks
 
     def _greet(self, pid: int) -> None:
