@@ -1,5 +1,8 @@
 """What the child does between clone3(2) and execve(2); runs in a copy of the supervisor's interpreter.
 
+A container's first process is the first in its PID namespace too: nobody is there to look. A process that joins a
+container stays outside of the PID namespace; what is made inside in the end is a copy of _stub.py's program.
+
 Nothing may be imported here: once the host's root is out of reach, an import would run the image's code as root of
 the host. So the import machinery is emptied first, and everything used is imported above.
 """
@@ -42,7 +45,7 @@ from scow_plugins.namespaces._ops import Op
 from scow_plugins.namespaces._perform import RealPort, open_sources, perform
 from scow_plugins.namespaces._protocol import GO, TERMINAL, encode_error
 from scow_plugins.namespaces._stub import REPORT_FD
-from scow_plugins.namespaces._terminal import adopt, open_terminal, resize, show_console
+from scow_plugins.namespaces._terminal import control, open_terminal, resize, show_console
 from scow_plugins.namespaces._ulimits import set_ulimits
 
 __all__ = ["First", "Job", "Later", "child_main"]
@@ -142,7 +145,9 @@ def _run(job: Job, way: First | Later, sock: socket.socket) -> None:
     identity = identify(root, job.process.user, job.process.groups)
     cwd = _cwd(job.process, root)
     if terminal is not None:
-        adopt(terminal[1], identity.uid)
+        if isinstance(way, First):  # who joins leads a session inside, and isn't inside yet
+            control(terminal[1])
+        os.fchown(terminal[1], identity.uid, -1)
         socket.send_fds(sock, [TERMINAL], [terminal[0]])
     if isinstance(way, First):
         _enter(root)
@@ -182,8 +187,8 @@ def _build(first: First) -> int:
 
 
 def _join(later: Later) -> int:
-    """Go where the container's first process is. The PID namespace was chosen by the supervisor."""
-    kinds = Namespace.MOUNT | Namespace.UTS | Namespace.IPC | Namespace.CGROUP | Namespace.NET
+    """Go where the container's first process is; into its PID namespace goes the next child only (setns(2))."""
+    kinds = Namespace.MOUNT | Namespace.UTS | Namespace.IPC | Namespace.CGROUP | Namespace.NET | Namespace.PID
     setns(later.init, kinds)
     return os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 

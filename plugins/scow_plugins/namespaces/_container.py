@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import stat
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -12,7 +11,7 @@ from dataclasses import replace
 
 import trio
 
-from scow.api import Conflict, ExecRequest, ExitStatus, Invalid, Isolation, ProcessSpec, Stdio, Unsupported
+from scow.api import Conflict, ExecRequest, Exhausted, ExitStatus, Invalid, Isolation, ProcessSpec, Stdio, Unsupported
 from scow.api.aio import cleanup
 from scow_plugins.namespaces._caps import capability_set
 from scow_plugins.namespaces._cgroups.group import Group
@@ -21,9 +20,11 @@ from scow_plugins.namespaces._child import First, Job, Later
 from scow_plugins.namespaces._errors import explain
 from scow_plugins.namespaces._identity import Privileges
 from scow_plugins.namespaces._plan import HostDevice, HostFacts, plan
-from scow_plugins.namespaces._process import Child, start, started
+from scow_plugins.namespaces._process import Child
 from scow_plugins.namespaces._seccomp.choose import choose_program
-from scow_plugins.namespaces._stub import stub
+from scow_plugins.namespaces._seccomp.exempt import exempt
+from scow_plugins.namespaces._starting import Starting, start
+from scow_plugins.namespaces._stub import Orders, stub
 
 __all__ = ["Running", "group_of", "held", "privileges_of"]
 
@@ -50,10 +51,10 @@ async def held(request: ExecRequest) -> AsyncIterator[Running]:
     entry = request.journal.hold(cgroup=group.path)
     child: Child | None = None
     try:
-        child, line = _start_first(request, privileges, first, group)
+        starting = _start_first(request, privileges, first, group)
+        child = starting.child
         child.belongs_to(group, first=True)
-        with line:
-            await started(child, line, request.process.args[0])
+        await starting.finish()
         yield Running(child, group, request.container, privileges)
     finally:
         with cleanup(_PATIENCE, f"container {request.container}"):
@@ -61,24 +62,32 @@ async def held(request: ExecRequest) -> AsyncIterator[Running]:
             request.journal.release(entry)
 
 
-def _start_first(
-    request: ExecRequest, privileges: Privileges, first: First, group: Group
-) -> tuple[Child, socket.socket]:
+def _start_first(request: ExecRequest, privileges: Privileges, first: First, group: Group) -> Starting:
     resources, privileged = request.isolation.resources, request.isolation.privileged
     try:
         group.create_unified(resources)
     except OSError as error:
         raise explain(error, "can't make the container's control group") from None
-    with _stub() as program, group.unified() as cgroup:
-        job = Job(request.process, request.stdio, privileges, program, group.entrances())
+    with _job(request.process, request.stdio, privileges, group) as job, group.unified() as cgroup:
         return start(job, first, cgroup, lambda: group.create_rest(resources, privileged=privileged))
 
 
 @contextmanager
-def _stub() -> Iterator[int]:
-    fd = stub()
+def _job(
+    process: ProcessSpec,
+    stdio: Stdio | None,
+    privileges: Privileges,
+    group: Group,
+    *,
+    joins: bool = False,
+    crowded: bool = False,
+) -> Iterator[Job]:
+    token = int.from_bytes(os.urandom(8))
+    if privileges.seccomp is not None:
+        privileges = replace(privileges, seccomp=exempt(privileges.seccomp, token, os.uname().machine))
+    fd = stub(Orders(token, joins, joins and process.tty))
     try:
-        yield fd
+        yield Job(process, stdio, privileges, fd, group.entrances(crowded=crowded))
     finally:
         os.close(fd)
 
@@ -220,14 +229,28 @@ class Running:
             privileges = replace(privileges, capabilities=capability_set((), (), privileged=True), seccomp=None)
         if self._paused:
             raise Conflict(f"container {self._container} is paused", hint="unpause it first")
-        with _stub() as program, self._group.unified() as cgroup:
-            job = Job(process, stdio, privileges, program, self._group.entrances())
-            child, line = start(job, Later(self._child.pidfd), cgroup, lambda: None)
+        child = await self._join(process, stdio, privileges)
         child.belongs_to(self._group)
         try:
-            with line:
-                await started(child, line, process.args[0])
             yield child
         finally:
             with cleanup(_PATIENCE, f"exec in container {self._container}"):
                 await child.end()
+
+    async def _join(self, process: ProcessSpec, stdio: Stdio | None, privileges: Privileges) -> Child:
+        """For a moment there are two (see _stub.py). Where that is one too many, ours stays out of the group."""
+        starting = self._start(process, stdio, privileges, crowded=False)
+        try:
+            return await starting.finish()
+        except Exhausted:
+            if not starting.line.crowded:
+                raise
+        return await self._start(process, stdio, privileges, crowded=True).finish()
+
+    def _start(self, process: ProcessSpec, stdio: Stdio | None, privileges: Privileges, *, crowded: bool) -> Starting:
+        way = Later(self._child.pidfd)
+        with _job(process, stdio, privileges, self._group, joins=True, crowded=crowded) as job:
+            if crowded:
+                return replace(start(job, way, None, lambda: None), admit=self._group.admit)
+            with self._group.unified() as cgroup:
+                return start(job, way, cgroup, lambda: None)

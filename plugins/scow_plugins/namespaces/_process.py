@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import trio
 
-from scow.api import ExitStatus, Internal, Invalid, ScowError
-from scow.api.linux import Namespace, Prctl, all_signals_blocked, clone, prctl, reap, setns
+from scow.api import ExitStatus, Internal, Invalid
+from scow.api.linux import reap
 from scow_plugins.namespaces._cgroups.group import Group
-from scow_plugins.namespaces._child import First, Job, Later, child_main
 from scow_plugins.namespaces._errors import explain
-from scow_plugins.namespaces._protocol import GO, LARGEST, TERMINAL, decode_failure
 from scow_plugins.namespaces._terminal import resize
 
-__all__ = ["Child", "start", "started"]
-
-_NEW = Namespace.MOUNT | Namespace.PID | Namespace.UTS | Namespace.IPC
+__all__ = ["Child"]
 
 
 @dataclass(slots=True, eq=False)
@@ -100,6 +94,14 @@ class Child:
         await self.wait()
         self.close()
 
+    def close_if_ended(self) -> bool:
+        """As `end`, without waiting for anything: False when it is still there."""
+        if os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            return False
+        self._collect()
+        self.close()
+        return True
+
     def close(self) -> None:
         """Close the descriptors."""
         trio.lowlevel.notify_closing(self.pidfd)
@@ -109,85 +111,3 @@ class Child:
             trio.lowlevel.notify_closing(self.console)
             os.close(self.console)
             self.console = None
-
-
-def start(job: Job, way: First | Later, cgroup: int | None, settle: Callable[[], None]) -> tuple[Child, socket.socket]:
-    """Make the child, in a control group of version 2 (a descriptor), and let it go on when `settle` has returned.
-
-    Gives the child and our end of the line to it. Raises ScowError; then there is no child.
-    """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        with theirs:
-            pid, pidfd = _clone(job, way, cgroup, (ours, theirs))
-        try:
-            settle()
-            ours.send(GO)
-        except BaseException:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            reap(pidfd)
-            os.close(pidfd)
-            raise
-    except OSError as error:
-        ours.close()
-        raise explain(error, "can't make the container's control groups") from None
-    except BaseException:
-        ours.close()
-        raise
-    ours.setblocking(False)
-    return Child(pid, pidfd), ours
-
-
-def _clone(
-    job: Job, way: First | Later, cgroup: int | None, line: tuple[socket.socket, socket.socket]
-) -> tuple[int, int]:
-    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else the kernel would throw the exit status away
-    # Whoever looks from inside the container must not get at the interpreter's memory and descriptors.
-    before = prctl(Prctl.GET_DUMPABLE)
-    prctl(Prctl.SET_DUMPABLE, 0)
-    try:
-        with all_signals_blocked():
-            if isinstance(way, First):
-                pid, pidfd = clone(_NEW, cgroup=cgroup)
-            else:
-                pid, pidfd = _clone_into(way.init, cgroup)
-            if pid == 0:
-                line[0].close()
-                child_main(job, way, line[1])
-    except OSError as error:
-        raise explain(error, "can't make a process") from None
-    finally:
-        prctl(Prctl.SET_DUMPABLE, min(before, 1))
-    return pid, pidfd
-
-
-def _clone_into(init: int, cgroup: int | None) -> tuple[int, int]:
-    """A child in the PID namespace of another process. No await in here: our own next child would land there too."""
-    home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        setns(init, Namespace.PID)
-        pid, pidfd = clone(cgroup=cgroup)
-        if pid:
-            setns(home, Namespace.PID)
-    finally:
-        os.close(home)
-    return pid, pidfd
-
-
-async def started(child: Child, line: socket.socket, command: str) -> None:
-    """Wait until the child has become its command. Raises the ScowError that the child reports."""
-    failure: ScowError | None = None
-    while True:
-        await trio.lowlevel.wait_readable(line)
-        record, descriptors, _, _ = socket.recv_fds(line, LARGEST, 1)
-        if record == TERMINAL and descriptors:
-            child.console = descriptors[0]
-            os.set_inheritable(child.console, False)
-            os.set_blocking(child.console, False)
-        elif not record:
-            break
-        else:
-            failure = failure or decode_failure(record, command)
-    if failure is not None:
-        raise failure

@@ -13,7 +13,7 @@ from typing import Final
 from scow.api.linux import attach_mount, clone_mount, open_beneath
 from scow_plugins.namespaces._beneath import open_place
 
-__all__ = ["adopt", "open_terminal", "resize", "show_console"]
+__all__ = ["control", "open_terminal", "resize", "show_console"]
 
 _TIOCGPTPEER: Final = 0x5441
 _TIOCSPTLCK: Final = 0x40045431
@@ -26,16 +26,21 @@ def open_terminal(root: int) -> tuple[int, int]:
     flags = os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK
     place = open_beneath(root, "/dev/pts/ptmx", os.O_PATH)
     try:
-        found = os.fstat(place)
-        if not stat.S_ISCHR(found.st_mode) or found.st_rdev != _PTMX:
-            raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY), "/dev/pts/ptmx")
+        _check_master(place)
     finally:
         os.close(place)
     master = open_beneath(root, "/dev/pts/ptmx", flags)
+    _check_master(master)  # in a running container something else may have come to lie there
     fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
     # By the master and not by name: what lies at the name may be something else.
     slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     return master, slave
+
+
+def _check_master(fd: int) -> None:
+    found = os.fstat(fd)
+    if not stat.S_ISCHR(found.st_mode) or found.st_rdev != _PTMX:
+        raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY), "/dev/pts/ptmx")
 
 
 def show_console(root: int, master: int) -> None:
@@ -49,10 +54,9 @@ def show_console(root: int, master: int) -> None:
         os.close(fd)
 
 
-def adopt(slave: int, uid: int) -> None:
+def control(slave: int) -> None:
     """Make it the controlling terminal of this process, which leads a session. Raises OSError."""
     fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
-    os.fchown(slave, uid, -1)
 
 
 def resize(terminal: int, rows: int, columns: int) -> None:

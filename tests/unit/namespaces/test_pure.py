@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
-import shutil
 import struct
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -34,8 +31,7 @@ from scow_plugins.namespaces._cgroups.limits import Setting, check, settings
 from scow_plugins.namespaces._cgroups.reclaim import reclaim
 from scow_plugins.namespaces._command import environment
 from scow_plugins.namespaces._errors import explain
-from scow_plugins.namespaces._protocol import decode_failure, encode_error
-from scow_plugins.namespaces._stub import elf
+from scow_plugins.namespaces._protocol import decode_failure, decode_pid, decode_stranger, encode_error
 from scow_plugins.namespaces._users import look_up
 
 
@@ -273,6 +269,26 @@ def test_any_record_is_some_error(record: bytes) -> None:
     assert isinstance(decode_failure(record, "cmd"), ScowError)
 
 
+@given(st.one_of(st.binary(), st.integers(-5000, 1 << 23).map(lambda number: struct.pack("<q", number))))
+def test_of_strangers_an_errno_is_all_that_is_taken(record: bytes) -> None:
+    error = decode_stranger(record, "cmd")
+    assert (error is not None) == (len(record) == 8 and -4095 <= struct.unpack("<q", record)[0] < 0)
+    assert error is None or str(error).startswith("exec cmd: ")
+    assert error is None or decode_pid(record) is None
+
+
+@pytest.mark.parametrize(("number", "pid"), [(0x45, 0x45), (0x54, 0x54), (0, None), (-1, None), (1 << 40, None)])
+def test_a_pid_is_told_from_everything_else(number: int, pid: int | None) -> None:
+    assert decode_pid(struct.pack("<q", number)) == pid
+    assert len(encode_error(Invalid(""))) > 8
+
+
+def test_what_could_move_a_cursor_is_written_out() -> None:
+    back = decode_failure(encode_error(NotFound("no \x1b[2J\n", hint="try \x9b1m")), "cmd")
+    assert (back.message, back.hint) == ("no \\x1b[2J\\x0a", "try \\x9b1m")
+    assert "\x1b" not in str(decode_failure(struct.pack("<q", -errno.ENOENT), "\x1b[31m"))
+
+
 def test_errno_becomes_what_to_do() -> None:
     assert isinstance(explain(OSError(errno.ENOSPC, "full"), "x"), Exhausted)
     unknown = explain(OSError(errno.EXDEV, "odd"), "x")
@@ -283,28 +299,6 @@ def test_errno_becomes_what_to_do() -> None:
 def test_environment_has_dockers_defaults() -> None:
     assert environment(("A=1", "junk", "=x", "A=2"), "", tty=True)[1:] == ("HOME=/", "TERM=xterm", "A=2")
     assert environment(("TERM=vt100", "PATH=/x", "HOME=/h"), "/y", tty=True) == ("PATH=/x", "HOME=/h", "TERM=vt100")
-
-
-@pytest.mark.parametrize(("machine", "length"), [("x86_64", 85), ("aarch64", 84)])
-def test_stub_is_a_static_program(machine: str, length: int, tmp_path: Path) -> None:
-    program = elf(machine)
-    assert program[:4] == b"\x7fELF"
-    assert len(program) == 64 + 2 * 56 + length
-    file = tmp_path / "stub"
-    file.write_bytes(program)
-    readelf = shutil.which("readelf")
-    if readelf is not None:
-        said = subprocess.run([readelf, "-lW", file], capture_output=True, text=True, check=True, env={"LC_ALL": "C"})
-        assert "Entry point 0x4000b0" in said.stdout
-        assert said.stderr == ""
-
-
-@pytest.mark.skipif(os.uname().machine not in ("x86_64", "aarch64"), reason="needs x86_64 or aarch64")
-def test_stub_started_by_anybody_else_just_ends(tmp_path: Path) -> None:
-    file = tmp_path / "stub"
-    file.write_bytes(elf(os.uname().machine))
-    file.chmod(0o755)
-    assert subprocess.run([file, "/bin/echo"], capture_output=True, check=False).returncode == 127
 
 
 def test_claims_only_its_own_requests_and_probes_quietly(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from scow_plugins.namespaces._caps import DEFAULT, NAMES
 from scow_plugins.namespaces._seccomp.choose import choose_program
 from scow_plugins.namespaces._seccomp.compiler import compile_profile
 from scow_plugins.namespaces._seccomp.default import default_profile, default_program
+from scow_plugins.namespaces._seccomp.exempt import MOST, exempt
 from scow_plugins.namespaces._seccomp.profile import parse_profile
 from scow_plugins.namespaces._seccomp.rules import ALLOW, ERRNO, KILL_PROCESS, Condition, Profile, Rule
 from scow_plugins.namespaces._syscalls import X32_BIT, numbers
@@ -139,6 +140,43 @@ def test_conditions_mean_what_they_say(rules: list[Rule], arguments: tuple[int, 
     program = compile_profile(Profile(tuple(rules), default), "aarch64")
     expected = next((rule.action for rule in rules if all(_holds(c, arguments) for c in rule.conditions)), default)
     assert run(program, AARCH64, numbers("aarch64")["read"], arguments) == expected
+
+
+@pytest.mark.parametrize(("machine", "arch"), [("x86_64", X86_64), ("aarch64", AARCH64)])
+def test_the_exemption_is_for_who_has_the_token(machine: str, arch: int) -> None:
+    token, other = 0x1122334455667788, 0x1122334455667789
+    denied = compile_profile(Profile((), NO), machine)
+    program = exempt(denied, token, machine)
+    table = numbers(machine)
+    assert len(program) // 8 <= 4096 // 8
+    assert len(program) - len(denied) < MOST * 8
+    exempted = {
+        "clone": (0x8011,),
+        "prctl": (4,),
+        "ioctl": (0, 0x540E),
+        "close_range": (3, 0xFFFFFFFF, 4),
+        "recvmmsg": (3,),
+        "setsid": (),
+    }
+    for name, number in table.items():
+        arguments = exempted.get(name, ())
+        padded = (*arguments, *(0,) * (5 - len(arguments)))
+        expected = ALLOW if name in exempted else NO
+        assert run(program, arch, number, (*padded, token)) == expected, name
+        for wrong in (0, other, token & 0xFFFFFFFF, token >> 32):
+            assert run(program, arch, number, (*padded, wrong)) == NO, name
+        assert run(program, I386, number, (*padded, token)) == run(denied, I386, number)
+    assert run(program, arch, table["prctl"], (1, 9, 0, 0, 0, token)) == ALLOW
+    assert run(program, arch, table["prctl"], (22, 2, 0, 0, 0, token)) == NO
+    assert run(program, arch, table["clone"], (0x10000011, 0, 0, 0, 0, token)) == NO
+
+
+@given(st.integers(0, 500), st.lists(st.integers(0, 2**64 - 1), min_size=6, max_size=6))
+def test_without_the_token_nothing_changes(number: int, arguments: list[int]) -> None:
+    program = default_program(DEFAULT, "x86_64")
+    with_exemption = exempt(program, 2**64 - arguments[5] - 1, "x86_64")
+    for arch in (X86_64, I386, AARCH64):
+        assert run(with_exemption, arch, number, tuple(arguments)) == run(program, arch, number, tuple(arguments))
 
 
 def test_reads_dockers_json() -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 from scow.api import Invalid, NotFound, Unsupported
 from scow_plugins.namespaces._seccomp.compiler import compile_profile
 from scow_plugins.namespaces._seccomp.default import default_program
+from scow_plugins.namespaces._seccomp.exempt import MOST
 from scow_plugins.namespaces._seccomp.profile import parse_profile
 
 __all__ = ["choose_program"]
 
-_LONGEST = 4096 * 8
+#: 4096 instructions (BPF_MAXINSNS), less those of `exempt`.
+_LONGEST = 4096 - MOST
 
 
 def choose_program(wanted: str, capabilities: frozenset[str]) -> bytes | None:
@@ -24,8 +26,8 @@ def choose_program(wanted: str, capabilities: frozenset[str]) -> bytes | None:
         return default_program(capabilities, machine)
     text = wanted if wanted.lstrip().startswith("{") else _read(wanted)
     program = compile_profile(parse_profile(text, capabilities, machine), machine)
-    if len(program) > _LONGEST:
-        raise Invalid("seccomp profile: too long for the kernel", hint="4096 instructions are the most it takes")
+    if len(program) // 8 > _LONGEST:
+        raise Invalid("seccomp profile: too long for the kernel", hint=f"{_LONGEST} instructions are the most it takes")
     return program
 
 

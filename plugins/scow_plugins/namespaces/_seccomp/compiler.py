@@ -22,7 +22,7 @@ from typing import Final
 from scow_plugins.namespaces._seccomp.rules import ERRNO, KILL_PROCESS, Condition, Profile, Rule
 from scow_plugins.namespaces._syscalls import X32_BIT, numbers
 
-__all__ = ["compile_profile"]
+__all__ = ["compile_profile", "precede"]
 
 Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, operand
 Code = tuple[Instruction, ...]
@@ -51,6 +51,26 @@ def compile_profile(profile: Profile, machine: str) -> bytes:
         code = _if(_EQUAL, _ARCHITECTURES[other], compat, code)
     native: Code = ((_LOAD, 0, 0, _NUMBER_AT), *search)
     code = ((_LOAD, 0, 0, _ARCH_AT), *_if(_EQUAL, _ARCHITECTURES[machine], native, code))
+    return _packed(code)
+
+
+def precede(rules: Sequence[Rule], program: bytes, machine: str) -> bytes:
+    """A compiled program with rules before it, for the machine's own system calls. Raises KeyError.
+
+    The call's number is compared first: for all other calls the answer depends on the number alone, as before, and
+    such answers the kernel remembers (Linux 5.11).
+    """
+    code: Code = ((_LOAD, 0, 0, _NUMBER_AT),)
+    for rule in rules:
+        block = _block(rule)
+        block = ((_LOAD, 0, 0, _ARCH_AT), (_EQUAL, 0, len(block), _ARCHITECTURES[machine]), *block)
+        for name in rule.names:
+            number = numbers(machine)[name]
+            code = (*code, (_EQUAL, 0, len(block) + 1, number), *block, (_LOAD, 0, 0, _NUMBER_AT))
+    return _packed(code) + program
+
+
+def _packed(code: Code) -> bytes:
     return b"".join(struct.pack("<HBBI", *instruction) for instruction in code)
 
 
