@@ -111,9 +111,13 @@ class Isolation:
 
 @dataclass(frozen=True, slots=True)
 class Stdio:
-    """Descriptors that become the process's 0, 1 and 2. The caller keeps and closes its own copies."""
+    """Descriptors that become the process's 0, 1 and 2. The caller keeps and closes its own copies.
 
-    stdin: int
+    They are the container's from then on: what they lead to, it may change (mode, owner). No file of the host's.
+    """
+
+    #: None: the container's own /dev/null.
+    stdin: int | None
     stdout: int
     stderr: int
 

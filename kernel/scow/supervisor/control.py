@@ -327,7 +327,7 @@ def start_pumps(nursery: trio.Nursery, hub: Hub, pipes: Pipes | None, process: P
         pipes.close_inner()
         nursery.start_soon(hub.pump, pipes.stdout_reader, Stream.STDOUT)
         nursery.start_soon(hub.pump, pipes.stderr_reader, Stream.STDERR)
-        if pipes.stdin_writer >= 0:
+        if pipes.stdin_writer is not None:
             hub.take_stdin(pipes.stdin_writer)
     elif process.console is not None:
         nursery.start_soon(hub.pump, os.dup(process.console), Stream.STDOUT)
