@@ -127,8 +127,9 @@ class ExecRequest:
     """A container's first process.
 
     `stdio` is None when the process has a terminal: the driver then makes one in the container's own devpts and
-    offers its master as `Process.console`. `etc` are files that the engine writes for the container (absolute
-    path in the container → content), such as /etc/hosts; the driver shows them without changing the image.
+    offers its master as `Process.console`. `etc` are small files that the engine writes for each run of the container,
+    such as /etc/hosts; the driver shows them without changing the image, as copies that hold what is written to them
+    and that have a limit; read-only in a read-only container.
     """
 
     driver: str
@@ -141,7 +142,7 @@ class ExecRequest:
     journal: Journal
     #: Run-time directory of this container, private to it; its files are removed with it.
     rundir: str
-    #: Files on the host, kept beside the container, bind-mounted over: (path on the host, path inside).
+    #: (path on the host, path inside).
     etc: tuple[tuple[str, str], ...] = ()
 
 

@@ -174,7 +174,7 @@ def _exec(arguments: list[bytes], variables: list[bytes]) -> None:
 def _build(first: First) -> int:
     """Make the container: gives its root directory."""
     unshare(Namespace.CGROUP)
-    port = RealPort()
+    port = RealPort(stage=first.stage)
     sources = open_sources(first.plan, port)
     attach_mount(first.rootfs, first.stage)
     port.root = os.open(first.stage, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

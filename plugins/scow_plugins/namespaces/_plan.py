@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from scow.api import BindMount, ExecRequest, Invalid, Isolation, Mount, TmpfsMount, Unsupported
+from scow.api import ExecRequest, Invalid, Isolation, Mount, TmpfsMount, Unsupported
 from scow.api.linux import AttrFlag, MountFlag
 from scow_plugins.namespaces import _defaults as defaults
 from scow_plugins.namespaces._ops import (
     Bind,
+    Copied,
     Device,
     Directory,
     Filesystem,
@@ -58,16 +59,15 @@ def plan(request: ExecRequest, host: HostFacts) -> tuple[Op, ...]:
     """All operations, in order. Raises Invalid, Unsupported."""
     isolation = request.isolation
     mounts = {_target(mount): mount for mount in isolation.mounts}
-    etc = tuple(BindMount(source, target) for source, target in request.etc if target not in mounts)
+    etc = {target: source for source, target in request.etc if target not in mounts}
+    placed: dict[str, Op] = {target: Copied(source, target, isolation.read_only) for target, source in etc.items()}
+    placed |= {target: _user_mount(mount) for target, mount in mounts.items()}
     ops: list[Op] = [Filesystem("proc", "/proc", _source("proc"), attributes=_QUIET, strict=True)]
     if "/sys" not in mounts:
         ops += _sys(isolation, host, shown="/sys/fs/cgroup" not in mounts)
     if "/dev" not in mounts:
         ops += (op for op in _dev(isolation, host) if op.target not in mounts)
-    ordered = sorted(
-        (*etc, *mounts.values()), key=lambda mount: _target(mount).count("/") if _target(mount) != "/" else 0
-    )
-    ops += (_user_mount(mount) for mount in ordered)
+    ops += (placed[target] for target in sorted(placed, key=lambda target: target.count("/")))
     # After the mounts, so that it is made in them, and while the root can still be written.
     ops.append(Directory(request.process.cwd or "/"))
     ops += _sysctls(isolation, own_network=request.endpoint.netns is not None)
@@ -92,7 +92,7 @@ def _sys(isolation: Isolation, host: HostFacts, *, shown: bool) -> Iterator[Op]:
     if host.cgroups[0][0] == "":
         yield _cgroup(host.cgroups[0][1], "/sys/fs/cgroup", isolation)
         return
-    yield Filesystem("tmpfs", "/sys/fs/cgroup", (*_source("cgroup"), ("mode", "755")), _QUIET)
+    yield Filesystem("tmpfs", "/sys/fs/cgroup", (*_source("cgroup"), ("mode", "755")), _QUIET, strict=True)
     for name, directory in host.cgroups:
         target = f"/sys/fs/cgroup/{name}"
         yield Directory(target)
