@@ -29,7 +29,7 @@ from scow.model.process import AdoptRequest, ContainerProcess, ExecRequest, Exit
 from scow.model.storage import MountRequest, Snapshot
 from scow.state import containers
 from scow.state.journal import JournalFile, unreleased
-from scow.supervisor.control import Connection, Running, failure, listen, serve_control, start_pumps
+from scow.supervisor.control import Connection, Late, Running, failure, listen, serve_control, start_pumps
 from scow.supervisor.etc import write_etc
 from scow.supervisor.frames import Stream
 from scow.supervisor.giveway import SETTLED, become_keeper, may_rest, slim
@@ -154,7 +154,8 @@ class Supervisor:
             # Whoever has knocked must find the process and its input.
             if "stdin" in kept.fds:
                 self._hub.take_stdin(kept.fds["stdin"], kept.close_stdin)
-            self._running.process = self._adopt(kept, paused=state.status is Status.PAUSED)
+            self._running.paused = state.status is Status.PAUSED
+            self._running.process = self._adopt(kept, paused=self._running.paused)
             await nursery.start(serve_control, self._listener, self._running)
             nursery.start_soon(self._rest_when_settled)
             await self._to_the_end(await self._kept_once(kept, state.started))
@@ -198,7 +199,7 @@ class Supervisor:
         self._journal = self._new_journal()
         async with AsyncExitStack() as stack:
             process, pipes = await self._enter(stack)
-            self._running.process = process
+            self._running.process, self._running.paused = process, False
             try:
                 async with trio.open_nursery() as pumps:
                     # Before anybody is told: input that comes at once must find a reader.
@@ -413,7 +414,7 @@ class Supervisor:
         connection = Connection(channel, self._running)
         try:
             with self._running.conversation():
-                await connection.converse(_Late(self._running), self._hub, stdin=self._request.stdin)
+                await connection.converse(Late(self._running), self._hub, stdin=self._request.stdin)
                 if self._request.stdin:
                     await self._hub.end_stdin()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -463,32 +464,6 @@ class Supervisor:
             async for _ in signals:
                 if self._running.process is not None:
                     await self._running.stop(None)
-
-
-class _Late:
-    """The container's process, which may not have started yet when its first client speaks."""
-
-    def __init__(self, running: Running) -> None:
-        self._running = running
-
-    @property
-    def pid(self) -> int:
-        return self._running.live().pid
-
-    @property
-    def console(self) -> int | None:
-        return self._running.live().console
-
-    async def wait(self) -> ExitStatus:
-        return await self._running.live().wait()
-
-    def signal(self, number: int, *, everyone: bool = False) -> None:
-        if self._running.process is not None:
-            self._running.process.signal(number, everyone=everyone)
-
-    def resize(self, rows: int, columns: int) -> None:
-        if self._running.process is not None:
-            self._running.process.resize(rows, columns)
 
 
 def layer_snapshots(core: Core, spec: ContainerSpec) -> tuple[Snapshot, ...]:

@@ -230,4 +230,6 @@ class Running:
             yield child
         finally:
             with cleanup(_PATIENCE, f"exec in container {self._container}"):
+                if self._paused and not child.ended:
+                    self._group.thaw()  # it couldn't end; only a supervisor that ends leaves it in a paused container
                 await child.end()
