@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 import trio
 
@@ -34,6 +34,15 @@ class Client:
     async def tell(self, **message: object) -> None:
         """Send a control message."""
         await self.send(encode_control(**message))
+
+
+async def tell_all(clients: Set[Client], **message: object) -> None:
+    """Tell everybody, also those who come while it is being told; the set may change at any time."""
+    told: set[Client] = set()
+    while waiting := clients - told:
+        for client in waiting:
+            await client.tell(**message)
+        told |= waiting
 
 
 class Hub:

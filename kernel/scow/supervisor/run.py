@@ -33,7 +33,7 @@ from scow.supervisor.control import Connection, Late, Running, failure, listen, 
 from scow.supervisor.etc import write_etc
 from scow.supervisor.frames import Stream
 from scow.supervisor.giveway import SETTLED, become_keeper, may_rest, slim
-from scow.supervisor.hub import Client, Hub, Pipes
+from scow.supervisor.hub import Client, Hub, Pipes, tell_all
 from scow.supervisor.kept import Kept
 from scow.supervisor.protocol import SuperviseRequest, log_path
 
@@ -116,6 +116,7 @@ class Supervisor:
         self._restarts = 0
         self._delay = _FIRST_DELAY
         self._started = False
+        self._finished = False
         self._listener: socket.socket | None = None
         #: Who takes the running process back when we have nothing more to do.
         self._keeper: Kept | None = None
@@ -174,14 +175,15 @@ class Supervisor:
             outcome = await self._once()
         self._finish(outcome.status)
         with cleanup(2, "tell clients"):
-            for client in self._running.clients:
-                await client.tell(exited=_plain(outcome.status))
+            await tell_all(self._running.clients, exited=_plain(outcome.status))
 
     async def report_failure(self, error: ScowError) -> None:
         """The container didn't start (or its supervision failed): record it and tell the one who started it."""
         self._log.close()
         try:
-            if self._started:
+            if self._finished:
+                pass  # how it ended is on record: what goes wrong afterwards says nothing about that
+            elif self._started:
                 self._finish(ExitStatus(code=255))
             else:
                 code = {"no-command": 127, "not-executable": 126}.get(error.kind.value, 128)
@@ -359,6 +361,7 @@ class Supervisor:
 
     def _finish(self, status: ExitStatus) -> None:
         """Record the end; a container that was run with --rm goes away."""
+        self._finished = True
         stopped = self._running.stopping
 
         def ended(state: ContainerState) -> ContainerState:
