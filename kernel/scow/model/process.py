@@ -53,6 +53,11 @@ class TmpfsMount(msgspec.Struct, frozen=True, tag="tmpfs"):
     size: int | None = None
     mode: int = 0o1777
     read_only: bool = False
+    #: Its own options beside these, as tmpfs(5) has them: ("uid", "7"), ("nr_inodes", "1k"), ("size", "50%").
+    options: tuple[tuple[str, str], ...] = ()
+    #: Words of mount(8) that take back noexec, nosuid or nodev (exec, suid, dev), or say when times are kept: noatime,
+    #: nodiratime, strictatime.
+    flags: tuple[str, ...] = ()
 
 
 Mount = BindMount | TmpfsMount
@@ -102,6 +107,8 @@ class Isolation:
     #: Docker's --security-opt: seccomp=unconfined | no-new-privileges.
     seccomp: str = "default"
     no_new_privileges: bool = False
+    #: Nothing of /proc and /sys is hidden, and /proc/sys can be written (systempaths=unconfined).
+    unmasked: bool = False
     mounts: tuple[Mount, ...] = ()
     resources: Resources = field(default_factory=Resources)
     sysctls: tuple[tuple[str, str], ...] = ()

@@ -334,6 +334,28 @@ async def check_mounts_are_as_asked(bench: Bench) -> None:
     assert bench.leftovers() == []
 
 
+async def check_memory_file_systems_are_as_asked(bench: Bench) -> None:
+    """Owner, mode, programs in it, files at most; what the kernel refuses is the request's fault."""
+    own = (("uid", "7"), ("gid", "8"), ("nr_inodes", "5"), ("size", "50%"))
+    mount = TmpfsMount("/t", mode=0o710, options=own, flags=("exec", "noatime"))
+    script = (
+        "stat -c %u:%g:%a /t; cp /bin/busybox /t/true; /t/true && echo runs; grep -c ' /t .*noatime' /proc/mounts; "
+    )
+    outcome = await bench.shell(script + "touch /t/1 /t/2 /t/3 /t/4 /t/5", Isolation("x", mounts=(mount,)))
+    assert outcome.out == "7:8:710\nruns\n1\n", outcome
+    assert "No space left" in outcome.err, outcome
+    for wrong in (("size", "500%%"), ("huge", "perhaps"), ("nr_inodes", "many")):
+        await _refused(bench, Isolation("x", mounts=(TmpfsMount("/t", options=(wrong,)),)))
+
+
+async def check_nothing_is_masked_where_that_was_asked_for(bench: Bench) -> None:
+    """systempaths=unconfined: /proc as the kernel shows it, with what capabilities still refuse."""
+    file = "/proc/sys/kernel/msgmax"
+    script = f"grep -c ' /proc/' /proc/mounts; cat {file} > {file} && echo wrote"
+    outcome = await bench.shell(script, Isolation("x", unmasked=True))
+    assert outcome.out == "0\nwrote\n", outcome
+
+
 async def check_terminal(bench: Bench) -> None:
     """A terminal of the container's own devpts, of the size asked for, resized later, with job control."""
     script = "test -t 0 && test -t 1 && stty size && ls /dev/pts && stat -c %t:%T /dev/console && tty; "

@@ -198,6 +198,8 @@ def _failure(op: Op, error: OSError) -> ScowError:
         return Invalid(
             f"the image's {target} is not an ordinary directory", hint="a link in its place could lead anywhere"
         )
+    if isinstance(op, Filesystem) and op.fstype == "tmpfs" and error.errno in (errno.EINVAL, errno.ERANGE):
+        return Invalid(f"can't make a memory file system at {target}: {error.strerror}", hint="see tmpfs(5)")
     if isinstance(op, WriteFile) and error.errno in (errno.ENOENT, errno.EINVAL, errno.EACCES):
         return Invalid(f"can't set sysctl {target.removeprefix('/proc/sys/')} to {op.content!r}: {error.strerror}")
     return explain(error, f"can't set up {target} ({type(op).__name__.lower()})")

@@ -146,6 +146,27 @@ def test_files_of_the_engine_are_copies_and_follow_the_root() -> None:
         assert Copied("/h/hosts", "/etc/hosts", read_only) in ops
 
 
+def test_nothing_is_hidden_where_that_was_asked_for() -> None:
+    ops = _plan(unmasked=True)
+    assert not any(isinstance(op, Mask | ReadOnly) for op in ops)
+    assert _targets(ops, Seal) == ["/sys/fs/cgroup"]
+
+
+def test_options_of_memory_file_systems() -> None:
+    quiet = AttrFlag.NOSUID | AttrFlag.NODEV | AttrFlag.NOEXEC
+    for flags, attributes in (
+        ((), quiet),
+        (("exec", "dev"), AttrFlag.NOSUID),
+        (("noatime",), quiet | AttrFlag.NOATIME),
+        (("noatime", "strictatime"), quiet | AttrFlag.STRICTATIME),
+    ):
+        mount = TmpfsMount("/t", 7, options=(("uid", "5"),), flags=flags)
+        options = (("source", "tmpfs"), ("mode", "1777"), ("size", "7"), ("uid", "5"))
+        assert Filesystem("tmpfs", "/t", options, attributes) in _plan(mounts=(mount,))
+    with pytest.raises(Invalid):
+        _plan(mounts=(TmpfsMount("/t", flags=("loud",)),))
+
+
 def test_shm_size_and_propagation_arrive() -> None:
     ops = _plan(
         resources=Resources(shm_size=4096), mounts=(BindMount("/h", "/t", propagation="rslave", recursive=False),)
