@@ -38,7 +38,8 @@ def test_taken_name(pulled: Scow) -> None:
 
 
 def test_missing_mount_source(pulled: Scow) -> None:
-    pulled.fails("run", "--rm", "-v", "/no/such/place:/x", "busybox", "true", code=125, says="/no/such/place")
+    mount = "type=bind,src=/no/such/place,dst=/x"
+    pulled.fails("run", "--rm", "--mount", mount, "busybox", "true", code=125, says="/no/such/place")
     assert not Path("/no/such").exists()
 
 

@@ -237,3 +237,14 @@ def test_out_of_memory_is_still_told(pulled: Scow) -> None:
     state = json.loads(pulled("inspect", "box"))[0]["State"]
     assert (state["ExitCode"], state["OOMKilled"]) == (137, True)
     pulled("rm", "box")
+
+
+def test_the_end_is_on_record_whoever_waits_for_it(pulled: Scow) -> None:
+    """Clients that leave while the others are being told; also when a keeper has held the container."""
+    flags = ("--memory", "16m", "--network", "none")
+    for wait in (0.5, 2.5):
+        pulled("run", "-d", "--name", "box", *flags, "busybox", "sh", "-c", f"sleep {wait}; exec tail /dev/zero")
+        waiting = [pulled.start("wait", "box", stdout=subprocess.PIPE) for _ in range(6)]
+        assert [each.communicate(timeout=30)[0] for each in waiting] == [b"137\n"] * 6
+        assert pulled("inspect", "-f", "{{.State.OOMKilled}} {{.State.ExitCode}}", "box") == "true 137\n"
+        pulled("rm", "-f", "box")

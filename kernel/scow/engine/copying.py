@@ -65,7 +65,10 @@ class Place:
                 if raw.endswith(b"/") and not found.is_directory:
                     raise NotFound(f"{path} is not a directory")
                 return found
-            target = os.readlink(found.name, dir_fd=found.parent)
+            try:
+                target = os.readlink(found.name, dir_fd=found.parent)
+            except OSError as error:  # the container has put something else there
+                raise _explained(error, path) from None
             raw = target if target.startswith(b"/") else raw.rstrip(b"/").rpartition(b"/")[0] + b"/" + target
         raise Invalid(f"{path} goes over more than {_LINKS_MAX} links")
 

@@ -156,6 +156,7 @@ def _isolation(request: CreateRequest, hostname: str) -> Isolation:
         read_only=request.read_only,
         seccomp="unconfined" if request.privileged and request.seccomp == "default" else request.seccomp,
         no_new_privileges=request.no_new_privileges,
+        unmasked=request.unmasked,
         mounts=request.mounts,
         resources=request.resources,
         sysctls=request.sysctls,

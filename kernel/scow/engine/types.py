@@ -74,6 +74,7 @@ class CreateRequest:
     read_only: bool = False
     seccomp: str = "default"
     no_new_privileges: bool = False
+    unmasked: bool = False
     sysctls: tuple[tuple[str, str], ...] = ()
     init: bool = False
     labels: tuple[tuple[str, str], ...] = ()

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from scow.errors import Corrupt, Denied, Exhausted, Internal, ScowError
+from scow.errors import Conflict, Corrupt, Denied, Exhausted, Internal, ScowError
 from scow.layers import names
 from scow.layers.attributes import Attributes, wanted_xattrs, write_attributes, write_attributes_at, write_xattrs
 from scow.layers.copying import copy_node
@@ -28,6 +28,9 @@ _NODES: Final = {b"3": stat.S_IFCHR, b"4": stat.S_IFBLK, b"6": stat.S_IFIFO}
 _TARGET_MAX: Final = 4095
 _NO_OWNER: Final = (1 << 32) - 1
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+#: What lies where files come into a container: /proc, a mount that is read-only or in use.
+_IN_THE_WAY: Final = frozenset({errno.ENOENT, errno.EROFS, errno.EBUSY, errno.ETXTBSY, errno.EISDIR, errno.EEXIST,
+                                errno.ENXIO, errno.EOPNOTSUPP})  # fmt: skip
 _ODD: Final = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EINVAL, errno.EXDEV, errno.EMLINK})
 
 
@@ -249,6 +252,10 @@ def translated(error: OSError, name: bytes) -> ScowError:
         return Denied(f"can't make {names.show(name)}: {error.strerror}", hint="unpacking needs root")
     if error.errno in _ODD:
         return Corrupt(f"layer's entry {names.show(name)} can't be made: {error.strerror}")
+    if error.errno in _IN_THE_WAY:
+        return Conflict(
+            f"{names.show(name)} can't be made there: {error.strerror}", hint="choose a place that can be written to"
+        )
     return Internal(f"unpacking {names.show(name)} failed: {error.strerror or error}")
 
 

@@ -53,6 +53,11 @@ class TmpfsMount(msgspec.Struct, frozen=True, tag="tmpfs"):
     size: int | None = None
     mode: int = 0o1777
     read_only: bool = False
+    #: Its own options beside these, as tmpfs(5) has them: ("uid", "7"), ("nr_inodes", "1k"), ("size", "50%").
+    options: tuple[tuple[str, str], ...] = ()
+    #: Words of mount(8) that take back noexec, nosuid or nodev (exec, suid, dev), or say when times are kept: noatime,
+    #: nodiratime, strictatime.
+    flags: tuple[str, ...] = ()
 
 
 Mount = BindMount | TmpfsMount
@@ -102,6 +107,8 @@ class Isolation:
     #: Docker's --security-opt: seccomp=unconfined | no-new-privileges.
     seccomp: str = "default"
     no_new_privileges: bool = False
+    #: Nothing of /proc and /sys is hidden, and /proc/sys can be written (systempaths=unconfined).
+    unmasked: bool = False
     mounts: tuple[Mount, ...] = ()
     resources: Resources = field(default_factory=Resources)
     sysctls: tuple[tuple[str, str], ...] = ()
@@ -111,9 +118,13 @@ class Isolation:
 
 @dataclass(frozen=True, slots=True)
 class Stdio:
-    """Descriptors that become the process's 0, 1 and 2. The caller keeps and closes its own copies."""
+    """Descriptors that become the process's 0, 1 and 2. The caller keeps and closes its own copies.
 
-    stdin: int
+    They are the container's from then on: what they lead to, it may change (mode, owner). No file of the host's.
+    """
+
+    #: None: the container's own /dev/null.
+    stdin: int | None
     stdout: int
     stderr: int
 
@@ -123,8 +134,9 @@ class ExecRequest:
     """A container's first process.
 
     `stdio` is None when the process has a terminal: the driver then makes one in the container's own devpts and
-    offers its master as `Process.console`. `etc` are files that the engine writes for the container (absolute
-    path in the container → content), such as /etc/hosts; the driver shows them without changing the image.
+    offers its master as `Process.console`. `etc` are small files that the engine writes for each run of the container,
+    such as /etc/hosts; the driver shows them without changing the image, as copies that hold what is written to them
+    and that have a limit; read-only in a read-only container.
     """
 
     driver: str
@@ -137,7 +149,7 @@ class ExecRequest:
     journal: Journal
     #: Run-time directory of this container, private to it; its files are removed with it.
     rundir: str
-    #: Files on the host, kept beside the container, bind-mounted over: (path on the host, path inside).
+    #: (path on the host, path inside).
     etc: tuple[tuple[str, str], ...] = ()
 
 

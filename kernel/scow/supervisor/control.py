@@ -40,6 +40,7 @@ class Running:
     #: Writes the status "paused" or "running" to the database.
     note_pause: Callable[[bool], None]
     process: ContainerProcess | None = None
+    paused: bool = False
     stopping: bool = False
     #: Set when somebody wants the container stopped, also between two runs of its process.
     stop_wanted: trio.Event = field(default_factory=trio.Event)
@@ -84,6 +85,35 @@ class Running:
             raise Conflict(f"container {self.spec.name} is not running")
         return self.process
 
+    def pause(self) -> None:
+        """Freeze the container, and write it down. Raises as the runtime does."""
+        process = self.live()
+        if self.stopping:
+            raise Conflict(f"container {self.spec.name} is being stopped")
+        self.note_pause(True)
+        try:
+            process.pause()
+        except Exception:
+            self.note_pause(False)
+            raise
+        self.paused = True
+
+    def resume(self) -> None:
+        """Let it go on. Raises Conflict when it isn't paused, and as the runtime does."""
+        self.live().resume()
+        self.paused = False
+        self.note_pause(False)
+
+    def signal(self, number: int, *, everyone: bool = False) -> None:
+        """Send a signal. What is to end it ends a paused one too, as with docker; others wait until it goes on.
+
+        A frozen process takes no signal, with the freezer of version 1 not even SIGKILL. Thawed afterwards, it does
+        nothing else first.
+        """
+        self.live().signal(number, everyone=everyone)
+        if self.paused and number in (signal.SIGKILL, signal_number(self.spec.stop_signal)):
+            self.resume()
+
     async def stop(self, timeout: float | None) -> None:
         """Docker's stop: the stop signal, a while to obey, then SIGKILL."""
         self.stopping = True
@@ -92,11 +122,38 @@ class Running:
             return  # it waits for its next run, which won't come
         process = self.process
         with trio.move_on_after(self.spec.stop_timeout if timeout is None else timeout):
-            process.signal(signal_number(self.spec.stop_signal))
+            self.signal(signal_number(self.spec.stop_signal))
             await process.wait()
             return
-        process.signal(signal.SIGKILL)
+        if self.process is process:
+            self.signal(signal.SIGKILL)
         await process.wait()
+
+
+class Late:
+    """The container's process, which may not have started yet when its first client speaks."""
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+
+    @property
+    def pid(self) -> int:
+        return self._running.live().pid
+
+    @property
+    def console(self) -> int | None:
+        return self._running.live().console
+
+    async def wait(self) -> ExitStatus:
+        return await self._running.live().wait()
+
+    def signal(self, number: int, *, everyone: bool = False) -> None:
+        if self._running.process is not None:
+            self._running.signal(number, everyone=everyone)
+
+    def resize(self, rows: int, columns: int) -> None:
+        if self._running.process is not None:
+            self._running.process.resize(rows, columns)
 
 
 def listen(rundir: Path) -> socket.socket:
@@ -212,7 +269,7 @@ class Connection:
         await handler(order)
 
     async def _signal(self, order: Order) -> None:
-        self._running.live().signal(order.number, everyone=order.everyone)
+        self._running.signal(order.number, everyone=order.everyone)
         await self._client.tell(answer={})
 
     async def _stop(self, order: Order) -> None:
@@ -230,17 +287,11 @@ class Connection:
                 self._running.clients.discard(self._client)
 
     async def _pause(self, order: Order) -> None:
-        self._running.note_pause(True)
-        try:
-            self._running.live().pause()
-        except Exception:
-            self._running.note_pause(False)
-            raise
+        self._running.pause()
         await self._client.tell(answer={})
 
     async def _resume(self, order: Order) -> None:
-        self._running.live().resume()
-        self._running.note_pause(False)
+        self._running.resume()
         await self._client.tell(answer={})
 
     async def _stats(self, order: Order) -> None:
@@ -252,7 +303,7 @@ class Connection:
         self._running.clients.add(self._client)
         try:
             await self._client.tell(started={"pid": process.pid})
-            await self.converse(process, self._running.hub, stdin=order.stdin)
+            await self.converse(Late(self._running), self._running.hub, stdin=order.stdin)
         finally:
             self._running.hub.detach(self._client)
             if order.stdin:
@@ -336,7 +387,7 @@ def start_pumps(nursery: trio.Nursery, hub: Hub, pipes: Pipes | None, process: P
         pipes.close_inner()
         nursery.start_soon(hub.pump, pipes.stdout_reader, Stream.STDOUT)
         nursery.start_soon(hub.pump, pipes.stderr_reader, Stream.STDERR)
-        if pipes.stdin_writer >= 0:
+        if pipes.stdin_writer is not None:
             hub.take_stdin(pipes.stdin_writer)
     elif process.console is not None:
         nursery.start_soon(hub.pump, os.dup(process.console), Stream.STDOUT)

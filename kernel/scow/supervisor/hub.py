@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 import trio
 
@@ -34,6 +34,15 @@ class Client:
     async def tell(self, **message: object) -> None:
         """Send a control message."""
         await self.send(encode_control(**message))
+
+
+async def tell_all(clients: Set[Client], **message: object) -> None:
+    """Tell everybody, also those who come while it is being told; the set may change at any time."""
+    told: set[Client] = set()
+    while waiting := clients - told:
+        for client in waiting:
+            await client.tell(**message)
+        told |= waiting
 
 
 class Hub:
@@ -126,19 +135,22 @@ class Pipes:
     """The pipes between a supervisor and a process: the process's ends until it has started, then ours only."""
 
     def __init__(self, *, stdin: bool) -> None:
-        null = os.O_RDONLY | os.O_CLOEXEC
-        self.stdin, self.stdin_writer = os.pipe2(os.O_CLOEXEC) if stdin else (os.open("/dev/null", null), -1)
+        self.stdin: int | None = None
+        self.stdin_writer: int | None = None
+        if stdin:
+            self.stdin, self.stdin_writer = os.pipe2(os.O_CLOEXEC)
         self.stdout_reader, self.stdout = os.pipe2(os.O_CLOEXEC)
         self.stderr_reader, self.stderr = os.pipe2(os.O_CLOEXEC)
 
     def close_inner(self) -> None:
         """Close the process's ends: it has its own copies."""
         for fd in (self.stdin, self.stdout, self.stderr):
-            os.close(fd)
+            if fd is not None:
+                os.close(fd)
 
     def close_all(self) -> None:
         """Close everything: the process didn't start."""
         self.close_inner()
         for fd in (self.stdin_writer, self.stdout_reader, self.stderr_reader):
-            if fd >= 0:
+            if fd is not None:
                 os.close(fd)

@@ -29,11 +29,11 @@ from scow.model.process import AdoptRequest, ContainerProcess, ExecRequest, Exit
 from scow.model.storage import MountRequest, Snapshot
 from scow.state import containers
 from scow.state.journal import JournalFile, unreleased
-from scow.supervisor.control import Connection, Running, failure, listen, serve_control, start_pumps
+from scow.supervisor.control import Connection, Late, Running, failure, listen, serve_control, start_pumps
 from scow.supervisor.etc import write_etc
 from scow.supervisor.frames import Stream
 from scow.supervisor.giveway import SETTLED, become_keeper, may_rest, slim
-from scow.supervisor.hub import Client, Hub, Pipes
+from scow.supervisor.hub import Client, Hub, Pipes, tell_all
 from scow.supervisor.kept import Kept
 from scow.supervisor.protocol import SuperviseRequest, log_path
 
@@ -116,6 +116,7 @@ class Supervisor:
         self._restarts = 0
         self._delay = _FIRST_DELAY
         self._started = False
+        self._finished = False
         self._listener: socket.socket | None = None
         #: Who takes the running process back when we have nothing more to do.
         self._keeper: Kept | None = None
@@ -154,7 +155,8 @@ class Supervisor:
             # Whoever has knocked must find the process and its input.
             if "stdin" in kept.fds:
                 self._hub.take_stdin(kept.fds["stdin"], kept.close_stdin, terminal=self._spec.process.tty)
-            self._running.process = self._adopt(kept, paused=state.status is Status.PAUSED)
+            self._running.paused = state.status is Status.PAUSED
+            self._running.process = self._adopt(kept, paused=self._running.paused)
             await nursery.start(serve_control, self._listener, self._running)
             nursery.start_soon(self._rest_when_settled)
             await self._to_the_end(await self._kept_once(kept, state.started))
@@ -173,14 +175,15 @@ class Supervisor:
             outcome = await self._once()
         self._finish(outcome.status)
         with cleanup(2, "tell clients"):
-            for client in self._running.clients:
-                await client.tell(exited=_plain(outcome.status))
+            await tell_all(self._running.clients, exited=_plain(outcome.status))
 
     async def report_failure(self, error: ScowError) -> None:
         """The container didn't start (or its supervision failed): record it and tell the one who started it."""
         self._log.close()
         try:
-            if self._started:
+            if self._finished:
+                pass  # how it ended is on record: what goes wrong afterwards says nothing about that
+            elif self._started:
                 self._finish(ExitStatus(code=255))
             else:
                 code = {"no-command": 127, "not-executable": 126}.get(error.kind.value, 128)
@@ -198,7 +201,7 @@ class Supervisor:
         self._journal = self._new_journal()
         async with AsyncExitStack() as stack:
             process, pipes = await self._enter(stack)
-            self._running.process = process
+            self._running.process, self._running.paused = process, False
             try:
                 async with trio.open_nursery() as pumps:
                     # Before anybody is told: input that comes at once must find a reader.
@@ -358,6 +361,7 @@ class Supervisor:
 
     def _finish(self, status: ExitStatus) -> None:
         """Record the end; a container that was run with --rm goes away."""
+        self._finished = True
         stopped = self._running.stopping
 
         def ended(state: ContainerState) -> ContainerState:
@@ -413,7 +417,7 @@ class Supervisor:
         connection = Connection(channel, self._running)
         try:
             with self._running.conversation():
-                await connection.converse(_Late(self._running), self._hub, stdin=self._request.stdin)
+                await connection.converse(Late(self._running), self._hub, stdin=self._request.stdin)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         except Exception as error:  # noqa: BLE001 - what a client says must not end the container
@@ -463,32 +467,6 @@ class Supervisor:
             async for _ in signals:
                 if self._running.process is not None:
                     await self._running.stop(None)
-
-
-class _Late:
-    """The container's process, which may not have started yet when its first client speaks."""
-
-    def __init__(self, running: Running) -> None:
-        self._running = running
-
-    @property
-    def pid(self) -> int:
-        return self._running.live().pid
-
-    @property
-    def console(self) -> int | None:
-        return self._running.live().console
-
-    async def wait(self) -> ExitStatus:
-        return await self._running.live().wait()
-
-    def signal(self, number: int, *, everyone: bool = False) -> None:
-        if self._running.process is not None:
-            self._running.process.signal(number, everyone=everyone)
-
-    def resize(self, rows: int, columns: int) -> None:
-        if self._running.process is not None:
-            self._running.process.resize(rows, columns)
 
 
 def layer_snapshots(core: Core, spec: ContainerSpec) -> tuple[Snapshot, ...]:

@@ -67,6 +67,8 @@ class AttrFlag(IntFlag):
     NODEV = 0x4
     NOEXEC = 0x8
     NOATIME = 0x10
+    STRICTATIME = 0x20
+    NODIRATIME = 0x80
     NOSYMFOLLOW = 0x200000
 
 

@@ -6,14 +6,21 @@ import ctypes
 import errno
 import os
 import stat
+import sys
 from enum import IntFlag
 from typing import Final
 
-from scow.sys.libc import syscall
+from scow.sys.libc import call, syscall
 
-__all__ = ["Resolve", "open_beneath", "read_beneath"]
+__all__ = ["Resolve", "is_kernels", "open_beneath", "read_beneath"]
 
 _OPENAT2: Final = 437
+#: What the kernel shows of itself (statfs(2), linux/magic.h): proc, sysfs, cgroup of versions 1 and 2, debugfs,
+#: tracefs, securityfs, configfs, bpf.
+_KERNELS: Final = frozenset(
+    (0x9FA0, 0x62656572, 0x27E0EB, 0x63677270, 0x64626720, 0x74726163, 0x73636673, 0x62656570, 0xCAFE4A11)
+)
+_STATFS_SIZE: Final = 120
 
 
 class Resolve(IntFlag):
@@ -50,6 +57,13 @@ def open_beneath(
             # EAGAIN: something was renamed meanwhile, and the kernel couldn't be sure of `..`.
             if error.errno not in (errno.EAGAIN, errno.EINTR):
                 raise OSError(error.errno, error.strerror, os.fsdecode(path)) from None
+
+
+def is_kernels(fd: int) -> bool:
+    """Whether what is open lies in /proc, /sys or another file system whose files are the kernel. Raises OSError."""
+    found = ctypes.create_string_buffer(_STATFS_SIZE)
+    call("fstatfs", fd, found)
+    return int.from_bytes(found.raw[:8], sys.byteorder) in _KERNELS  # f_type comes first
 
 
 def read_beneath(root: int, path: str, limit: int = 4 * 1024 * 1024) -> bytes:

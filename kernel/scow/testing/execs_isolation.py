@@ -11,7 +11,7 @@ from termios import TIOCGWINSZ
 
 import trio
 
-from scow.errors import Invalid, NotFound, ScowError
+from scow.errors import Denied, Internal, Invalid, NotFound, ScowError
 from scow.model.network import Endpoint
 from scow.model.process import BindMount, Isolation, ProcessSpec, TmpfsMount
 from scow.sys.namespaces import new_netns
@@ -213,6 +213,89 @@ async def check_shows_the_engines_files(bench: Bench) -> None:
     assert (bench.root / "run/systemd/resolve/stub-resolv.conf").read_text() == ""
 
 
+async def check_files_of_the_engine_are_copies(bench: Bench) -> None:
+    """What a container writes to /etc/hosts changes nothing of the host's, and has an end; a read-only one can't."""
+    content = bench.directory / "content"
+    content.write_text("from outside\n")
+    etc = tuple((str(content), f"/etc/{name}") for name in ("resolv.conf", "hosts", "hostname"))
+    script = "dd if=/dev/zero of=/etc/hosts bs=1M count=64; chmod 600 /etc/hosts; chown 5 /etc/hosts; cat /etc/hostname"
+    async with bench.running(ProcessSpec(("sleep", "60")), etc=etc) as container:
+        outcome = await bench.inside(container, "sh", "-c", f"echo more >> /etc/hosts && {script}")
+        assert outcome.out == "from outside\n", outcome
+        assert "No space left" in outcome.err, outcome
+    isolation = Isolation("x", read_only=True)
+    async with bench.running(ProcessSpec(("sleep", "60")), etc=etc, isolation=isolation) as container:
+        script = "for f in hosts hostname resolv.conf; do echo more >> /etc/$f; chmod 600 /etc/$f; done"
+        outcome = await bench.inside(container, "sh", "-c", script)
+        assert outcome.err.count("Read-only file system") == 6, outcome
+    assert content.read_text() == "from outside\n"
+    assert (content.stat().st_mode & 0o777, content.stat().st_uid) == (0o644, os.getuid())
+
+
+async def check_links_into_the_kernels_files_are_refused(bench: Bench) -> None:
+    """Mounts and files of the engine that an image's link would put into /proc or /sys."""
+    content = bench.directory / "content"
+    content.write_text("from outside\n")
+    for link, to in (("p", "/proc"), ("s", "/sys"), ("k", "/proc/sys/kernel"), ("g", "sys/fs/cgroup")):
+        (bench.root / link).symlink_to(to)
+    (bench.root / "etc/hosts").symlink_to("../proc/sys/kernel/core_pattern")
+    file, directory = str(content), str(bench.directory)
+    names = ("/p", "/p/sys", "/s", "/s/kernel", "/s/new", "/k", "/g", "/g/new", "/p/new")
+    mounts = [mount for name in names for mount in (TmpfsMount(name), BindMount(directory, name))]
+    mounts += (BindMount(file, name) for name in ("/p/version", "/p/new", "/k/hostname", "/s/new"))
+    for mount in mounts:
+        await _refused(bench, Isolation("x", mounts=(mount,)))
+    await _refused(bench, Isolation("x"), etc=((file, "/etc/hosts"),))
+    assert Path("/proc/sys/kernel/core_pattern").read_text() != "from outside\n"
+    # Whoever names /sys himself is served.
+    outcome = await bench.run("ls", "-A", "/sys/fs", isolation=Isolation("x", mounts=(TmpfsMount("/sys/fs"),)))
+    assert outcome.out == "", outcome
+
+
+async def check_a_hostile_image_is_no_bug(bench: Bench) -> None:
+    """Loops, files in place of directories, names too long: errors that say what is wrong with the image."""
+    content = bench.directory / "content"
+    content.write_text("from outside\n")
+    (bench.root / "loop").symlink_to("loop")
+    (bench.root / "file").write_text("")
+    (bench.root / "long").symlink_to("x" * 300)
+    (bench.root / "magic").symlink_to("/proc/self/root/tmp")
+    file, directory = str(content), str(bench.directory)
+    for place in ("/loop", "/loop/x", "/file/x", "/long", "/long/x", "/magic/x", "/" + "y" * 256, "/z" * 2048):
+        for mount in (TmpfsMount(place), BindMount(file, place), BindMount(directory, place)):
+            await _refused(bench, Isolation("x", mounts=(mount,)))
+        await _refused(bench, Isolation("x"), etc=((file, place),))
+        await _refused(bench, Isolation("x"), cwd=place)
+        await _refused(bench, Isolation("x"), command=place)
+    for name in ("etc", "dev"):
+        for path in sorted((bench.root / name).rglob("*"), reverse=True):
+            path.unlink()
+        (bench.root / name).rmdir()
+        for to in ("loop", "file", "long", "/proc/self/root/tmp"):
+            (bench.root / name).symlink_to(to)
+            await _refused(bench, Isolation("x"), etc=((file, "/etc/hosts"),))
+            (bench.root / name).unlink()
+
+
+async def _refused(
+    bench: Bench,
+    isolation: Isolation,
+    *,
+    etc: tuple[tuple[str, str], ...] = (),
+    cwd: str = "/",
+    command: str = "/bin/true",
+) -> None:
+    """By an error that a user can act on, and not by a word of missing rights."""
+    asked = (isolation.mounts, etc, cwd, command)
+    try:
+        async with bench.running(ProcessSpec((command,), cwd=cwd), isolation=isolation, etc=etc) as process:
+            await process.wait()
+    except ScowError as error:
+        assert not isinstance(error, Internal | Denied), (asked, error)
+    else:
+        raise AssertionError(asked)
+
+
 async def check_mounts_are_as_asked(bench: Bench) -> None:
     """Binds of directories and files, read-only to the last sub-mount, memory file systems, a read-only root."""
     source = bench.directory / "source"
@@ -249,6 +332,28 @@ async def check_mounts_are_as_asked(bench: Bench) -> None:
         else:
             raise AssertionError(target)
     assert bench.leftovers() == []
+
+
+async def check_memory_file_systems_are_as_asked(bench: Bench) -> None:
+    """Owner, mode, programs in it, files at most; what the kernel refuses is the request's fault."""
+    own = (("uid", "7"), ("gid", "8"), ("nr_inodes", "5"), ("size", "50%"))
+    mount = TmpfsMount("/t", mode=0o710, options=own, flags=("exec", "noatime"))
+    script = (
+        "stat -c %u:%g:%a /t; cp /bin/busybox /t/true; /t/true && echo runs; grep -c ' /t .*noatime' /proc/mounts; "
+    )
+    outcome = await bench.shell(script + "touch /t/1 /t/2 /t/3 /t/4 /t/5", Isolation("x", mounts=(mount,)))
+    assert outcome.out == "7:8:710\nruns\n1\n", outcome
+    assert "No space left" in outcome.err, outcome
+    for wrong in (("size", "500%%"), ("huge", "perhaps"), ("nr_inodes", "many")):
+        await _refused(bench, Isolation("x", mounts=(TmpfsMount("/t", options=(wrong,)),)))
+
+
+async def check_nothing_is_masked_where_that_was_asked_for(bench: Bench) -> None:
+    """systempaths=unconfined: /proc as the kernel shows it, with what capabilities still refuse."""
+    file = "/proc/sys/kernel/msgmax"
+    script = f"grep -c ' /proc/' /proc/mounts; cat {file} > {file} && echo wrote"
+    outcome = await bench.shell(script, Isolation("x", unmasked=True))
+    assert outcome.out == "0\nwrote\n", outcome
 
 
 async def check_terminal(bench: Bench) -> None:

@@ -120,6 +120,23 @@ async def check_freezes_and_counts(bench: Bench) -> None:
     assert bench.leftovers() == []
 
 
+async def check_a_paused_container_ends(bench: Bench) -> None:
+    """Left while it is paused, it and what runs inside end at once; so does a group that was frozen from inside."""
+    with open(os.devnull, "r+b") as null:
+        sleep, stdio = ProcessSpec(("sleep", "60")), bench.stdio(null.fileno())
+        with trio.fail_after(8):
+            async with bench.running(sleep) as container, container.exec(sleep, stdio):
+                container.pause()
+        script = (
+            "cd /sys/fs/cgroup; [ -d freezer ] && cd freezer; mkdir in && { sleep 60 & } && echo $! > in/cgroup.procs"
+        )
+        script += "; echo FROZEN > in/freezer.state || echo 1 > in/cgroup.freeze; sleep 60"
+        with trio.fail_after(8):
+            async with bench.running(ProcessSpec(("sh", "-c", script)), isolation=Isolation("x", privileged=True)):
+                await trio.sleep(0.3)
+    assert bench.leftovers() == []
+
+
 async def check_signals_reach_everyone(bench: Bench) -> None:
     """`everyone` is every process of the container."""
     script = "sh -c 'trap \"exit 0\" USR1; while :; do sleep 0.01; done' & wait; echo child ended"

@@ -149,7 +149,8 @@ async def _lend(solver: Solver, mount: MountOp, stack: AsyncExitStack) -> BindMo
     directory = await stack.enter_async_context(solver.bench.directory())
     mode = 0o600 if mount.mode is None else mount.mode
     path = await stack.enter_async_context(lent(agent, directory, uid=mount.uid, gid=mount.gid, mode=mode))
-    return BindMount(str(path), mount.target)
+    # Read-only: it can be spoken to, but its mode and owner stay what the build says.
+    return BindMount(str(path), mount.target, read_only=True)
 
 
 def _hostname(solver: Solver) -> str:

@@ -56,6 +56,7 @@ def _host_config(container: Container) -> dict[str, Any]:
     limits = isolation.resources
     security = [f"seccomp={isolation.seccomp}"] if isolation.seccomp != "default" else []
     security += ["no-new-privileges"] if isolation.no_new_privileges else []
+    security += ["systempaths=unconfined"] if isolation.unmasked else []
     return {
         "Binds": [_bind(mount) for mount in isolation.mounts if isinstance(mount, BindMount)] or None,
         "NetworkMode": spec.network,
@@ -95,7 +96,8 @@ def _bind(mount: BindMount) -> str:
 
 def _tmpfs(mount: TmpfsMount) -> str:
     size = [f"size={mount.size}"] if mount.size is not None else []
-    return ",".join([*(["ro"] if mount.read_only else []), *size, f"mode={mount.mode:o}"])
+    own = [f"{name}={value}" for name, value in mount.options]
+    return ",".join([*(["ro"] if mount.read_only else []), *size, f"mode={mount.mode:o}", *own, *mount.flags])
 
 
 def _mount(mount: Mount) -> dict[str, Any]:

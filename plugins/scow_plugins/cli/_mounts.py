@@ -10,18 +10,21 @@ from typing import Final
 
 from scow.api import BindMount, Invalid, Mount, NotFound, TmpfsMount, Unsupported
 from scow_plugins.cli._flags import Args
+from scow_plugins.cli._tmpfs import read_tmpfs
 from scow_plugins.cli._values import size as read_size
 from scow_plugins.cli._values import switch
 
 _PROPAGATION: Final = frozenset({"private", "rprivate", "slave", "rslave", "shared", "rshared"})
 _VOLUME_NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _PATHS: Final = "mount a path of the host instead, such as -v ./data:/data"
-#: What scow's memory file systems are anyway.
-_TMPFS_ALWAYS: Final = frozenset({"rw", "nosuid", "nodev", "noexec"})
+#: How a virtual machine's shared directories are cached, and labels of SELinux, which scow's containers don't have:
+#: docker's words that change nothing here.
+_CONSISTENCIES: Final = ("default", "consistent", "cached", "delegated")
+_NOTHING: Final = frozenset(("z", "Z", "consistent", "cached", "delegated"))
 
 
 def mounts(args: Args) -> tuple[Mount, ...]:
-    """All mounts that the flags ask for. Raises Invalid, NotFound, Unsupported."""
+    """All mounts that the flags ask for; missing sources of -v are made. Raises Invalid, NotFound, Unsupported."""
     found: list[Mount] = [_volume(text) for text in args.all("volume")]
     found += [_mount(text) for text in args.all("mount")]
     found += [_tmpfs(text) for text in args.all("tmpfs")]
@@ -30,7 +33,22 @@ def mounts(args: Args) -> tuple[Mount, ...]:
         if mount.target in seen:
             raise Invalid(f"two mounts have the same target {mount.target}")
         seen.add(mount.target)
+    for mount in found:
+        if isinstance(mount, BindMount):
+            _make(mount.source)
     return tuple(found)
+
+
+def _make(source: str) -> None:
+    """The missing directory that -v names, with those above it; what --mount names is there."""
+    if os.path.exists(source):
+        return
+    try:
+        os.makedirs(source, 0o755)
+    except OSError as error:
+        raise NotFound(
+            f"{source} doesn't exist on this machine, and can't be made: {error.strerror}", hint="name a directory"
+        ) from None
 
 
 def _volume(text: str) -> BindMount:
@@ -50,11 +68,10 @@ def _volume(text: str) -> BindMount:
             read_only = option == "ro"
         elif option in _PROPAGATION:
             propagation = option
-        elif option in ("z", "Z"):
-            raise Unsupported(f"volume {text!r}: scow sets no SELinux labels ({option})", hint="leave it out")
-        else:
+        elif option not in _NOTHING:
             raise Invalid(f"volume {text!r}: unknown option {option!r}", hint="ro, rw, or a propagation")
-    return BindMount(_source(source, text), _target(target, text), read_only, propagation)
+    # Made when it isn't there (see `mounts`): docker's -v does so, and its --mount doesn't.
+    return BindMount(os.path.abspath(source), _target(target, text), read_only, propagation)
 
 
 def _source(path: str, whole: str) -> str:
@@ -136,6 +153,9 @@ def _mount_bind(options: _Options) -> BindMount:
     propagation = options.text("bind-propagation") or "rprivate"
     if propagation not in _PROPAGATION:
         raise Invalid(f"mount {options.whole!r}: unknown propagation {propagation!r}", hint=", ".join(_PROPAGATION))
+    consistency = options.text("consistency") or "default"
+    if consistency not in _CONSISTENCIES:
+        raise Invalid(f"mount {options.whole!r}: unknown consistency {consistency!r}", hint=", ".join(_CONSISTENCIES))
     recursive = options.text("bind-recursive") or "enabled"
     if recursive not in ("enabled", "disabled"):
         raise Unsupported(f"mount {options.whole!r}: bind-recursive={recursive}", hint="enabled or disabled")
@@ -165,19 +185,12 @@ def _mount_tmpfs(options: _Options) -> TmpfsMount:
 
 
 def _tmpfs(text: str) -> TmpfsMount:
-    target, _, options = text.partition(":")
-    size, mode, read_only = None, 0o1777, False
-    for option in options.split(",") if options else ():
-        key, _, value = option.partition("=")
-        if key == "size":
-            size = _size(value, text)
-        elif key == "mode":
-            mode = _mode(value, text)
-        elif option in ("ro", "rw"):
-            read_only = option == "ro"
-        elif option not in _TMPFS_ALWAYS:
-            raise Unsupported(f"tmpfs {text!r}: option {option!r}", hint="size, mode, ro and rw work")
-    return TmpfsMount(_target(target, text), size, mode, read_only)
+    return read_tmpfs(
+        text,
+        lambda path: _target(path, text),
+        lambda value: _size(value, text),
+        lambda value: _mode(value, text),
+    )
 
 
 def _size(text: str, whole: str) -> int:

@@ -21,7 +21,7 @@ def create_request(
     """What to create. `size`: rows and columns of the user's terminal. Raises Invalid, NotFound, Unsupported."""
     image, *rest = args.words
     entrypoint = args.text("entrypoint")
-    seccomp, no_new_privileges = _security(args.all("security-opt"))
+    seccomp, no_new_privileges, unmasked = _security(args.all("security-opt"))
     restart = _restart(args.text("restart") or "no")
     if restart.policy != "no" and args.on("rm"):
         raise Invalid("--restart and --rm exclude each other")
@@ -53,6 +53,7 @@ def create_request(
         read_only=args.on("read-only"),
         seccomp=seccomp,
         no_new_privileges=no_new_privileges,
+        unmasked=unmasked,
         sysctls=tuple(_pair(text, "--sysctl") for text in args.all("sysctl")),
         init=args.on("init"),
         labels=_labels(args),
@@ -149,8 +150,8 @@ def _network(text: str | None) -> str | None:
     return None if text in (None, "", "default") else text
 
 
-def _security(options: tuple[str, ...]) -> tuple[str, bool]:
-    seccomp, no_new_privileges = "default", False
+def _security(options: tuple[str, ...]) -> tuple[str, bool, bool]:
+    seccomp, no_new_privileges, unmasked = "default", False, False
     for option in options:
         key, separator, value = option.replace(":", "=", 1).partition("=")
         if key == "no-new-privileges":
@@ -159,12 +160,14 @@ def _security(options: tuple[str, ...]) -> tuple[str, bool]:
                 raise Invalid(f"--security-opt {option!r}: write true or false")
         elif key == "seccomp" and value in ("unconfined", "default", "builtin"):
             seccomp = "unconfined" if value == "unconfined" else "default"
+        elif (key, value) == ("systempaths", "unconfined"):
+            unmasked = True
         elif (key, value) not in (("apparmor", "unconfined"), ("label", "disable")):
             raise Unsupported(
                 f"--security-opt {option!r} is not supported by scow",
-                hint="seccomp=unconfined and no-new-privileges are",
+                hint="seccomp=unconfined, systempaths=unconfined and no-new-privileges are",
             )
-    return seccomp, no_new_privileges
+    return seccomp, no_new_privileges, unmasked
 
 
 def _restart(text: str) -> Restart:

@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 
-from scow.api.linux import Resolve, open_beneath
+from scow.api.linux import Resolve, is_kernels, open_beneath
 
 __all__ = ["open_directory", "open_place"]
 
@@ -67,6 +67,9 @@ def _make_one(root: int, parent: str, name: str, directory: bool) -> str | None:
             return os.readlink(name, dir_fd=parent_fd)
         except FileNotFoundError:
             pass
+        if is_kernels(parent_fd):
+            # A directory in there may be more than one: a control group.
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), name)
         if directory:
             os.mkdir(name, 0o755, dir_fd=parent_fd)
         else:

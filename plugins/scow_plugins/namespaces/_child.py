@@ -41,6 +41,7 @@ from scow_plugins.namespaces._cgroups.group import enter
 from scow_plugins.namespaces._command import environment, find_program
 from scow_plugins.namespaces._errors import explain
 from scow_plugins.namespaces._identity import Privileges, become, identify, own_pipes, restrict
+from scow_plugins.namespaces._null import open_null
 from scow_plugins.namespaces._ops import Op
 from scow_plugins.namespaces._perform import RealPort, open_sources, perform
 from scow_plugins.namespaces._protocol import GO, TERMINAL, encode_error
@@ -152,7 +153,7 @@ def _run(job: Job, way: First | Later, sock: socket.socket) -> None:
     if isinstance(way, First):
         _enter(root)
     os.fchdir(cwd)
-    _descriptors(job, terminal[1] if terminal else None, sock)
+    _descriptors(job, terminal[1] if terminal else None, sock, root)
     own_pipes(identity.uid)
     forget_keyring()
     os.umask(0o022)
@@ -178,7 +179,7 @@ def _exec(arguments: list[bytes], variables: list[bytes]) -> None:
 def _build(first: First) -> int:
     """Make the container: gives its root directory."""
     unshare(Namespace.CGROUP)
-    port = RealPort()
+    port = RealPort(stage=first.stage)
     sources = open_sources(first.plan, port)
     attach_mount(first.rootfs, first.stage)
     port.root = os.open(first.stage, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -228,12 +229,13 @@ def _cwd(process: ProcessSpec, root: int) -> int:
         ) from None
 
 
-def _descriptors(job: Job, slave: int | None, sock: socket.socket) -> None:
+def _descriptors(job: Job, slave: int | None, sock: socket.socket, root: int) -> None:
     """0, 1, 2, the socket at 3 (no longer known by its object), the stub at 4, and nothing else."""
     if slave is not None:
         standard = [slave] * 3
     elif job.stdio is not None:
-        standard = [job.stdio.stdin, job.stdio.stdout, job.stdio.stderr]
+        source = open_null(root) if job.stdio.stdin is None else job.stdio.stdin
+        standard = [source, job.stdio.stdout, job.stdio.stderr]
     else:
         raise Internal("a process without a terminal needs descriptors")
     wanted = [*standard, sock.fileno(), job.stub]

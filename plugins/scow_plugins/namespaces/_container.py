@@ -235,6 +235,8 @@ class Running:
             yield child
         finally:
             with cleanup(_PATIENCE, f"exec in container {self._container}"):
+                if self._paused and not child.ended:
+                    self._group.thaw()  # it couldn't end; only a supervisor that ends leaves it in a paused container
                 await child.end()
 
     async def _join(self, process: ProcessSpec, stdio: Stdio | None, privileges: Privileges) -> Child:

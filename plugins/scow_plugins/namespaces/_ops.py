@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Bind", "Device", "Directory", "Filesystem", "Mask", "Op", "ReadOnly", "Seal", "Symlink", "WriteFile"]
+__all__ = [
+    "Bind",
+    "Copied",
+    "Device",
+    "Directory",
+    "Filesystem",
+    "Mask",
+    "Op",
+    "ReadOnly",
+    "Seal",
+    "Symlink",
+    "WriteFile",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Filesystem:
     """A new file system (proc, sysfs, tmpfs, devpts, mqueue). Options without a value are flags.
 
-    `strict`: the target must not be a link, not even one that stays inside.
+    `strict`: the place is the kernel's; the target must not be a link, not even one that stays inside, and no link
+    leads anything else into it.
     """
 
     fstype: str
@@ -33,6 +46,15 @@ class Bind:
     propagation: int = 0
     #: Not an error when the source isn't there: nothing is mounted then.
     optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A small file of the host's, shown as a copy in memory: written to from inside, nothing of the host's grows."""
+
+    source: str
+    target: str
+    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,4 +111,4 @@ class Seal:
     target: str
 
 
-Op = Filesystem | Bind | Device | Symlink | Directory | WriteFile | Mask | ReadOnly | Seal
+Op = Filesystem | Bind | Copied | Device | Symlink | Directory | WriteFile | Mask | ReadOnly | Seal

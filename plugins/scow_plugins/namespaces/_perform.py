@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Final, Protocol
 
 from scow.api import Invalid, NotFound, ScowError
@@ -14,13 +15,16 @@ from scow.api.linux import (
     attach_mount,
     clone_mount,
     create_mount,
+    is_kernels,
     mount_setattr,
     open_beneath,
+    umount,
 )
 from scow_plugins.namespaces._beneath import open_place
 from scow_plugins.namespaces._errors import explain
 from scow_plugins.namespaces._ops import (
     Bind,
+    Copied,
     Device,
     Directory,
     Filesystem,
@@ -35,6 +39,10 @@ from scow_plugins.namespaces._ops import (
 __all__ = ["Port", "RealPort", "open_sources", "perform"]
 
 
+#: How much a container may add to the files that it has copies of, in bytes.
+_ROOM: Final = 4 << 20
+
+
 class Port(Protocol):
     """What performing needs of the kernel. Descriptors are detached mounts; paths are inside. All raise OSError."""
 
@@ -44,6 +52,10 @@ class Port(Protocol):
 
     def source(self, path: str, recursive: bool) -> int:
         """A detached copy of the mount at a path of the host's."""
+        ...
+
+    def copies(self, paths: Sequence[str]) -> list[int]:
+        """Detached mounts of copies of files of the host's, in a memory file system of their own."""
         ...
 
     def again(self, path: str) -> int | None:
@@ -87,9 +99,17 @@ class Port(Protocol):
         ...
 
 
-def open_sources(plan: Iterable[Op], port: Port) -> dict[Bind, int]:
+Sources = dict[Bind | Copied, int]
+
+
+def open_sources(plan: Sequence[Op], port: Port) -> Sources:
     """Take hold of everything of the host's while it is in reach. Raises ScowError."""
-    held = {}
+    held: Sources = {}
+    if copied := [op for op in plan if isinstance(op, Copied)]:
+        try:
+            held.update(zip(copied, port.copies([op.source for op in copied]), strict=True))
+        except OSError as error:
+            raise explain(error, f"can't copy {error.filename or 'the files of /etc'}") from None
     for op in plan:
         if isinstance(op, Bind):
             try:
@@ -105,7 +125,7 @@ def open_sources(plan: Iterable[Op], port: Port) -> dict[Bind, int]:
     return held
 
 
-def perform(plan: Iterable[Op], sources: Mapping[Bind, int], port: Port) -> None:
+def perform(plan: Iterable[Op], sources: Mapping[Bind | Copied, int], port: Port) -> None:
     """All operations in order. Raises ScowError that names the operation that failed."""
     for op in plan:
         try:
@@ -116,7 +136,7 @@ def perform(plan: Iterable[Op], sources: Mapping[Bind, int], port: Port) -> None
             raise _failure(op, error) from None
 
 
-def _perform_one(op: Op, sources: Mapping[Bind, int], port: Port) -> None:
+def _perform_one(op: Op, sources: Mapping[Bind | Copied, int], port: Port) -> None:
     match op:
         case Filesystem():
             port.attach(port.new(op.fstype, op.options, op.attributes), op.target, True, op.strict)
@@ -124,6 +144,10 @@ def _perform_one(op: Op, sources: Mapping[Bind, int], port: Port) -> None:
             mount = sources[op]
             port.change(mount, AttrFlag.RDONLY if op.read_only else 0, op.propagation, op.recursive)
             port.attach(mount, op.target, port.is_directory(mount), False)
+        case Copied():
+            if op.read_only:
+                port.change(sources[op], AttrFlag.RDONLY, 0, False)
+            port.attach(sources[op], op.target, False, False)
         case Device():
             port.node(op.target, op.mode, os.makedev(op.major, op.minor))
         case Symlink():
@@ -158,6 +182,8 @@ def _mask(op: Mask, port: Port) -> None:
     port.attach(over, op.target, directory, False)
 
 
+#: Nobody can ask for a target in /proc, and whoever asks for one in /sys has said so.
+_KERNELS_OWN: Final = ("/proc/", "/sys/")
 _WRONG_KIND: Final = (errno.ENOTDIR, errno.EISDIR)
 
 
@@ -172,22 +198,47 @@ def _failure(op: Op, error: OSError) -> ScowError:
         return Invalid(
             f"the image's {target} is not an ordinary directory", hint="a link in its place could lead anywhere"
         )
+    if isinstance(op, Filesystem) and op.fstype == "tmpfs" and error.errno in (errno.EINVAL, errno.ERANGE):
+        return Invalid(f"can't make a memory file system at {target}: {error.strerror}", hint="see tmpfs(5)")
     if isinstance(op, WriteFile) and error.errno in (errno.ENOENT, errno.EINVAL, errno.EACCES):
         return Invalid(f"can't set sysctl {target.removeprefix('/proc/sys/')} to {op.content!r}: {error.strerror}")
     return explain(error, f"can't set up {target} ({type(op).__name__.lower()})")
 
 
 class RealPort:
-    """The kernel, beneath the directory `root` (the attached root file system)."""
+    """The kernel, beneath the directory `root` (the attached root file system).
 
-    def __init__(self, root: int = -1) -> None:
+    `stage` is a directory of the host's where something may be mounted for a moment, in our own mount namespace.
+    """
+
+    def __init__(self, root: int = -1, stage: str = "") -> None:
         self.root = root
+        self.stage = stage
+        #: Devices of what was mounted as strict: memory file systems in /sys look like any other.
+        self._kernels: set[int] = set()
 
     def new(self, fstype: str, options: Iterable[tuple[str, str | None]], attributes: int) -> int:
         return create_mount(fstype, options, attributes)
 
     def source(self, path: str, recursive: bool) -> int:
         return clone_mount(path, recursive=recursive)
+
+    def copies(self, paths: Sequence[str]) -> list[int]:
+        contents = [Path(path).read_bytes() for path in paths]
+        size = sum(len(content) for content in contents) + _ROOM
+        options = (("source", "tmpfs"), ("mode", "755"), ("size", str(size)), ("nr_inodes", str(len(paths) + 1)))
+        memory = create_mount("tmpfs", options, AttrFlag.NOSUID | AttrFlag.NODEV | AttrFlag.NOEXEC)
+        # Attached for a moment: of a detached mount no copies can be made (before Linux 6.15).
+        attach_mount(memory, self.stage)
+        try:
+            for name, content in enumerate(contents):
+                fd = os.open(str(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=memory)
+                os.write(fd, content)
+                os.close(fd)
+            return [clone_mount(f"{self.stage}/{name}") for name in range(len(paths))]
+        finally:
+            os.close(memory)
+            umount(self.stage, detach=True)
 
     def again(self, path: str) -> int | None:
         try:
@@ -226,10 +277,20 @@ class RealPort:
     def attach(self, mount: int, target: str, directory: bool, strict: bool) -> None:
         place = open_place(self.root, target, directory=directory, strict=strict)
         try:
+            if strict:
+                self._kernels.add(os.fstat(mount).st_dev)
+            elif self._leads_to_the_kernels(place, target):
+                raise Invalid(
+                    f"mount target {target!r} is inside /proc or /sys by a link of the image",
+                    hint="choose a place that isn't the kernel's",
+                )
             attach_mount(mount, "", target_fd=place)
         finally:
             os.close(place)
             os.close(mount)
+
+    def _leads_to_the_kernels(self, place: int, target: str) -> bool:
+        return not target.startswith(_KERNELS_OWN) and (is_kernels(place) or os.fstat(place).st_dev in self._kernels)
 
     def node(self, target: str, mode: int, device: int) -> None:
         parent, name = self._parent(target)

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from scow.api import BindMount, ExecRequest, Invalid, Isolation, Mount, TmpfsMount, Unsupported
+from scow.api import ExecRequest, Invalid, Isolation, Mount, TmpfsMount, Unsupported
 from scow.api.linux import AttrFlag, MountFlag
 from scow_plugins.namespaces import _defaults as defaults
 from scow_plugins.namespaces._ops import (
     Bind,
+    Copied,
     Device,
     Directory,
     Filesystem,
@@ -27,6 +28,12 @@ from scow_plugins.namespaces._ops import (
 __all__ = ["HostDevice", "HostFacts", "plan"]
 
 _QUIET: Final = AttrFlag.NOSUID | AttrFlag.NODEV | AttrFlag.NOEXEC
+_TAKEN_BACK: Final = {"exec": AttrFlag.NOEXEC, "suid": AttrFlag.NOSUID, "dev": AttrFlag.NODEV}
+_TIMES: Final = {
+    "noatime": AttrFlag.NOATIME,
+    "nodiratime": AttrFlag.NODIRATIME,
+    "strictatime": AttrFlag.STRICTATIME,
+}
 _PROPAGATION: Final = {
     "": MountFlag.PRIVATE,
     "private": MountFlag.PRIVATE,
@@ -58,20 +65,19 @@ def plan(request: ExecRequest, host: HostFacts) -> tuple[Op, ...]:
     """All operations, in order. Raises Invalid, Unsupported."""
     isolation = request.isolation
     mounts = {_target(mount): mount for mount in isolation.mounts}
-    etc = tuple(BindMount(source, target) for source, target in request.etc if target not in mounts)
+    etc = {target: source for source, target in request.etc if target not in mounts}
+    placed: dict[str, Op] = {target: Copied(source, target, isolation.read_only) for target, source in etc.items()}
+    placed |= {target: _user_mount(mount) for target, mount in mounts.items()}
     ops: list[Op] = [Filesystem("proc", "/proc", _source("proc"), attributes=_QUIET, strict=True)]
     if "/sys" not in mounts:
         ops += _sys(isolation, host, shown="/sys/fs/cgroup" not in mounts)
     if "/dev" not in mounts:
         ops += (op for op in _dev(isolation, host) if op.target not in mounts)
-    ordered = sorted(
-        (*etc, *mounts.values()), key=lambda mount: _target(mount).count("/") if _target(mount) != "/" else 0
-    )
-    ops += (_user_mount(mount) for mount in ordered)
+    ops += (placed[target] for target in sorted(placed, key=lambda target: target.count("/")))
     # After the mounts, so that it is made in them, and while the root can still be written.
     ops.append(Directory(request.process.cwd or "/"))
     ops += _sysctls(isolation, own_network=request.endpoint.netns is not None)
-    if not isolation.privileged:
+    if not isolation.privileged and not isolation.unmasked:
         ops += (Mask(path) for path in defaults.MASKED)
         ops += (ReadOnly(path) for path in defaults.READ_ONLY)
     if isolation.read_only:
@@ -92,7 +98,7 @@ def _sys(isolation: Isolation, host: HostFacts, *, shown: bool) -> Iterator[Op]:
     if host.cgroups[0][0] == "":
         yield _cgroup(host.cgroups[0][1], "/sys/fs/cgroup", isolation)
         return
-    yield Filesystem("tmpfs", "/sys/fs/cgroup", (*_source("cgroup"), ("mode", "755")), _QUIET)
+    yield Filesystem("tmpfs", "/sys/fs/cgroup", (*_source("cgroup"), ("mode", "755")), _QUIET, strict=True)
     for name, directory in host.cgroups:
         target = f"/sys/fs/cgroup/{name}"
         yield Directory(target)
@@ -152,8 +158,7 @@ def _user_mount(mount: Mount) -> Op:
         options: list[tuple[str, str | None]] = [*_source("tmpfs"), ("mode", f"{mount.mode:o}")]
         if mount.size is not None:
             options.append(("size", str(mount.size)))
-        attributes = _QUIET | (AttrFlag.RDONLY if mount.read_only else AttrFlag(0))
-        return Filesystem("tmpfs", target, tuple(options), attributes)
+        return Filesystem("tmpfs", target, (*options, *mount.options), _attributes(mount))
     if mount.propagation in ("shared", "rshared"):
         raise Unsupported(
             f"mount {target!r}: propagation {mount.propagation!r} can't lead out of a container",
@@ -162,6 +167,19 @@ def _user_mount(mount: Mount) -> Op:
     if mount.propagation not in _PROPAGATION:
         raise Invalid(f"mount {target!r}: there is no propagation {mount.propagation!r}")
     return Bind(mount.source, target, mount.read_only, mount.recursive, _PROPAGATION[mount.propagation])
+
+
+def _attributes(mount: TmpfsMount) -> int:
+    attributes = _QUIET | (AttrFlag.RDONLY if mount.read_only else AttrFlag(0))
+    for word in mount.flags:
+        if word in _TAKEN_BACK:
+            attributes &= ~_TAKEN_BACK[word]
+        elif word in _TIMES:
+            attributes |= _TIMES[word]
+        else:
+            raise Invalid(f"tmpfs {mount.target!r}: there is no option {word!r}")
+    # Of the two the kernel takes one only (mount_setattr(2)).
+    return attributes & ~AttrFlag.NOATIME if attributes & AttrFlag.STRICTATIME else attributes
 
 
 def _sysctls(isolation: Isolation, *, own_network: bool) -> Iterator[Op]:

@@ -29,6 +29,17 @@ def request(*words: str, environ: dict[str, str] | None = None) -> CreateRequest
     return create_request(parse(COMMAND, [*words]), environ or {})
 
 
+def test_missing_sources_of_v_are_made_once_all_is_right(tmp_path: Path) -> None:
+    source = tmp_path / "new" / "x"
+    with pytest.raises(ScowError):
+        request("-v", f"{source}:/x", "--tmpfs", "relative", "nginx")
+    with pytest.raises(NotFound):
+        request("--mount", f"type=bind,src={source},dst=/x", "nginx")
+    assert not source.parent.exists()
+    assert request("-v", f"{source}:/x", "nginx").mounts == (BindMount(str(source), "/x"),)
+    assert source.is_dir()
+
+
 def test_nothing_but_an_image_is_nothing_but_an_image() -> None:
     assert request("nginx") == CreateRequest(image="nginx")
 
@@ -61,6 +72,20 @@ def test_nothing_but_an_image_is_nothing_but_an_image() -> None:
         ("--cap-add SYS_ADMIN --cap-drop all nginx", "cap_add", ("SYS_ADMIN",)),
         ("--cap-drop all nginx", "cap_drop", ("all",)),
         ("--read-only nginx", "read_only", True),
+        ("--tmpfs /t:rw,noexec,nosuid,size=65536k nginx", "mounts", (TmpfsMount("/t", 64 << 20),)),
+        (
+            "--tmpfs /t:exec,suid,noexec,size=50%,uid=7,nr_inodes=1k,noatime,defaults nginx",
+            "mounts",
+            (
+                TmpfsMount(
+                    "/t", options=(("size", "50%"), ("uid", "7"), ("nr_inodes", "1k")), flags=("suid", "noatime")
+                ),
+            ),
+        ),
+        ("--tmpfs /t:size=50%,size=1m nginx", "mounts", (TmpfsMount("/t", 1 << 20),)),
+        ("-v /tmp:/x:z,ro,cached nginx", "mounts", (BindMount("/tmp", "/x", True),)),
+        ("--mount type=bind,src=/tmp,dst=/x,consistency=delegated nginx", "mounts", (BindMount("/tmp", "/x"),)),
+        ("--security-opt systempaths=unconfined nginx", "unmasked", True),
         ("--security-opt seccomp=unconfined nginx", "seccomp", "unconfined"),
         ("--security-opt no-new-privileges nginx", "no_new_privileges", True),
         ("--security-opt no-new-privileges:false nginx", "no_new_privileges", False),
@@ -148,12 +173,13 @@ def test_zero_and_minus_one_are_no_limits() -> None:
         ("--env-file /nowhere nginx", NotFound, "/nowhere"),
         ("-v name:/x nginx", Unsupported, "named volumes"),
         ("-v /x nginx", Unsupported, "anonymous"),
-        ("-v /nowhere:/x nginx", NotFound, "/nowhere doesn't exist"),
+        ("--mount type=bind,src=/nowhere,dst=/x nginx", NotFound, "/nowhere doesn't exist"),
         ("-v /tmp:x nginx", Invalid, "absolute"),
         ("-v /tmp:/ nginx", Invalid, "root of the container"),
         ("-v /tmp:/x/.. nginx", Invalid, "root of the container"),
         ("-v /tmp:/x:foo nginx", Invalid, "foo"),
-        ("-v /tmp:/x:z nginx", Unsupported, "SELinux"),
+        ("--mount type=bind,src=/tmp,dst=/x,consistency=strong nginx", Invalid, "consistency"),
+        ("-v /proc/version/x:/x nginx", NotFound, "can't be made"),
         ("-v /tmp:/x:ro:rw nginx", Invalid, "source:target"),
         ("-v :/x nginx", Invalid, "source:target"),
         ("-v a/b:/x nginx", Invalid, "not a path"),
@@ -169,7 +195,10 @@ def test_zero_and_minus_one_are_no_limits() -> None:
         ("--mount type=tmpfs,target=/x,source=/tmp nginx", Invalid, "source"),
         ("--mount type=tmpfs,target=/x,tmpfs-mode=9 nginx", Invalid, "octal"),
         ('--mount "type=bind nginx', Invalid, "key=value"),
-        ("--tmpfs /x:exec nginx", Unsupported, "exec"),
+        ("--tmpfs /x:bind nginx", Unsupported, "bind"),
+        ("--tmpfs /x:uid=me nginx", Invalid, "uid can't be 'me'"),
+        ("--tmpfs /x:nr_inodes=-1 nginx", Invalid, "nr_inodes"),
+        ("--security-opt systempaths=x nginx", Unsupported, "systempaths=x"),
         ("--tmpfs /x:size=big nginx", Invalid, "big"),
         ("--tmpfs x nginx", Invalid, "absolute"),
     ],

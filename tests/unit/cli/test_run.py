@@ -112,7 +112,7 @@ def test_chosen_streams(scow: Any) -> None:
         (["--foo"], "unknown flag: --foo"),
         (["--gpus", "all", "x"], "--gpus is not supported by scow"),
         (["-it", "x"], "the input device is not a TTY"),
-        (["-v", "/nowhere:/x", "x"], "/nowhere doesn't exist"),
+        (["--mount", "type=bind,src=/nowhere,dst=/x", "x"], "/nowhere doesn't exist"),
         (["-v", "data:/x", "x"], "scow has no named volumes"),
     ],
 )

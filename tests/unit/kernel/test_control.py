@@ -19,7 +19,7 @@ from scow.model.container import ContainerSpec
 from scow.model.process import ExitStatus, Isolation, ProcessSpec, Stdio
 from scow.supervisor.control import Running, listen, serve_control
 from scow.supervisor.frames import Stream, encode, encode_control
-from scow.supervisor.hub import Hub
+from scow.supervisor.hub import Client, Hub, tell_all
 from scow.supervisor.protocol import Order
 
 
@@ -196,6 +196,49 @@ async def test_stop_kills_who_does_not_obey(world: World) -> None:
         for client in world.running.clients:
             await client.tell(exited={"code": None, "signal": 9, "oom_killed": False})
         assert (await session.wait()).exit_code == 137
+
+
+async def test_what_is_to_end_a_paused_one_lets_it_go(world: World) -> None:
+    """After the signal, so that it does nothing else first; other signals leave it frozen."""
+    for number in (1, 15):
+        async with world.talk(Order("pause") if number == 1 else Order("stats")) as session:
+            await session.answered()
+        async with world.talk(Order("signal", number=number)) as session:
+            await session.answered()
+    assert (world.process.said, world.notes) == (["pause", 1, 15, "resume"], [True, False])
+    world.running.pause()
+    await world.running.stop(0.01)
+    assert world.process.said[4:] == ["pause", 15, "resume", 9]
+
+
+async def test_nobody_pauses_what_is_being_stopped(world: World) -> None:
+    world.running.stopping = True
+    with pytest.raises(Conflict):
+        world.running.pause()
+    assert world.process.said == []
+
+
+async def test_the_end_is_told_to_all_who_come_and_go() -> None:
+    clients: set[Client] = set()
+    told = []
+
+    class Restless(Client):
+        """Leaves when it is told, and another one comes."""
+
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        async def tell(self, **message: object) -> None:
+            told.append((self.number, message))
+            await trio.lowlevel.checkpoint()
+            clients.discard(self)
+            if self.number < 8:
+                clients.add(Restless(self.number + 4))
+
+    clients.update(Restless(number) for number in range(4))
+    await tell_all(clients, exited={})
+    assert sorted(number for number, _ in told) == list(range(12))
+    assert clients == set()
 
 
 async def test_two_who_feed_at_once(world: World) -> None:

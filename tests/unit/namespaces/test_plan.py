@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -26,6 +26,7 @@ from scow.api import (
 from scow.api.linux import AttrFlag, MountFlag
 from scow_plugins.namespaces._ops import (
     Bind,
+    Copied,
     Device,
     Directory,
     Filesystem,
@@ -127,7 +128,9 @@ def test_mounts_are_sorted_by_depth_and_replace_defaults() -> None:
         TmpfsMount("/a/b/", size=7),
     )
     ops = plan(_request(Isolation("x", mounts=mounts), etc=(("/h/hosts", "/etc/hosts"),)), _HYBRID)
-    user = [op.target for op in ops if isinstance(op, Filesystem | Bind) and op.target.startswith(("/a", "/etc"))]
+    user = [
+        op.target for op in ops if isinstance(op, Filesystem | Bind | Copied) and op.target.startswith(("/a", "/etc"))
+    ]
     assert user.index("/a") < user.index("/a/b") < user.index("/a/b/c")
     assert "/etc/hosts" in user
     assert [type(op) for op in ops if isinstance(op, Filesystem | Bind) and op.target == "/dev/shm"] == [Bind]
@@ -135,6 +138,33 @@ def test_mounts_are_sorted_by_depth_and_replace_defaults() -> None:
     ops = plan(_request(own, etc=(("/h/hosts", "/etc/hosts"),)), _HYBRID)
     assert [op.source for op in ops if isinstance(op, Bind) and op.target == "/etc/hosts"] == ["/mine"]
     assert not _targets(ops, Device)
+
+
+def test_files_of_the_engine_are_copies_and_follow_the_root() -> None:
+    for read_only in (False, True):
+        ops = plan(_request(Isolation("x", read_only=read_only), etc=(("/h/hosts", "/etc/hosts"),)), _HYBRID)
+        assert Copied("/h/hosts", "/etc/hosts", read_only) in ops
+
+
+def test_nothing_is_hidden_where_that_was_asked_for() -> None:
+    ops = _plan(unmasked=True)
+    assert not any(isinstance(op, Mask | ReadOnly) for op in ops)
+    assert _targets(ops, Seal) == ["/sys/fs/cgroup"]
+
+
+def test_options_of_memory_file_systems() -> None:
+    quiet = AttrFlag.NOSUID | AttrFlag.NODEV | AttrFlag.NOEXEC
+    for flags, attributes in (
+        ((), quiet),
+        (("exec", "dev"), AttrFlag.NOSUID),
+        (("noatime",), quiet | AttrFlag.NOATIME),
+        (("noatime", "strictatime"), quiet | AttrFlag.STRICTATIME),
+    ):
+        mount = TmpfsMount("/t", 7, options=(("uid", "5"),), flags=flags)
+        options = (("source", "tmpfs"), ("mode", "1777"), ("size", "7"), ("uid", "5"))
+        assert Filesystem("tmpfs", "/t", options, attributes) in _plan(mounts=(mount,))
+    with pytest.raises(Invalid):
+        _plan(mounts=(TmpfsMount("/t", flags=("loud",)),))
 
 
 def test_shm_size_and_propagation_arrive() -> None:
@@ -189,6 +219,9 @@ class Recording:
 
     def source(self, path: str, recursive: bool) -> int:
         return self._call("source", path, recursive)
+
+    def copies(self, paths: Sequence[str]) -> list[int]:
+        return [self._call("copies", path) for path in paths]
 
     def again(self, path: str) -> int | None:
         return self._call("again", path) if path in self.there else None

@@ -189,6 +189,9 @@ def test_reads_dockers_json() -> None:
                 {"names": ["read", "write"], "action": "SCMP_ACT_ALLOW"},
                 {"names": ["mount"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_SYS_ADMIN"]}},
                 {"names": ["getpid"], "action": "SCMP_ACT_ALLOW", "excludes": {"arches": ["amd64"]}},
+                {"names": ["getuid"], "action": "SCMP_ACT_ALLOW", "includes": {"minKernel": "4.8"}},
+                {"names": ["getgid"], "action": "SCMP_ACT_ALLOW", "includes": {"minKernel": "99.0"}},
+                {"names": ["getppid"], "action": "SCMP_ACT_ALLOW", "excludes": {"minKernel": "4.8"}},
                 {"names": ["kill"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13},
                 {
                     "names": ["socket"],
@@ -204,6 +207,9 @@ def test_reads_dockers_json() -> None:
     assert run(program, X86_64, table["mount"]) == ERRNO | 38
     assert run(program, X86_64, table["getpid"]) == ERRNO | 38
     assert run(program, X86_64, table["kill"]) == ERRNO | 13
+    assert run(program, X86_64, table["getuid"]) == ALLOW
+    assert run(program, X86_64, table["getgid"]) == ERRNO | 38
+    assert run(program, X86_64, table["getppid"]) == ERRNO | 38
     assert run(program, X86_64, table["socket"], (5,)) == ALLOW
     assert run(program, X86_64, table["socket"], (2,)) == ERRNO | 38
     assert run(program, I386, 3) == KILL_PROCESS

@@ -190,17 +190,20 @@ class Group:
                 pass
         count = self.signal(signal.SIGKILL)
         if count:
-            self._thaw_if_possible()
+            self.thaw()
         return count
 
-    def _thaw_if_possible(self) -> None:
+    def thaw(self) -> None:
+        """Let all processes go on, also those in groups that a privileged container has made within; as far as it can.
+
+        With the freezer of version 1 not even SIGKILL ends a frozen process.
+        """
         for hierarchy, directory in self._places():
             file, value = ("freezer.state", "THAWED") if hierarchy.version == 1 else ("cgroup.freeze", "0")
             if hierarchy.version == 2 or "freezer" in hierarchy.controllers:
-                try:
-                    write(directory, file, value)
-                except OSError:
-                    pass
+                for place, _, _ in os.walk(directory):
+                    with contextlib.suppress(OSError):
+                        write(place, file, value)
 
     def freeze(self, frozen: bool) -> None:
         """Stop all processes, or let them go on. Raises Unsupported, Unavailable, OSError."""

@@ -1,7 +1,8 @@
 """What a container may ask of the kernel by default: the same system calls that Docker's default profile allows.
 
-Checked against the profile of moby as of 2026 (github.com/moby/profiles, seccomp/default.json); what a capability
-allows in addition stands under that capability.
+Checked against the profile of moby as of June 2026 (github.com/moby/profiles, seccomp/default.json) by
+tests/unit/namespaces/test_seccomp_docker.py; each difference is in docs/security.md with its reason. What a
+capability allows in addition stands under that capability.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ _WITH_CAPABILITY: Final = {
     "CAP_PERFMON": "perf_event_open",
 }
 
-#: Address families below 12 (AF_DECnet) are allowed, and these; not ALG, VSOCK and others without namespaces.
+#: Address families below 12 (AF_DECnet) are allowed, and these; not ALG and VSOCK, which have no namespaces, nor those
+#: that Linux has dropped or given no use.
 _FAMILIES: Final = (13, 14, 15, 16, 17, 18, 21, 22, 24, 26, 27, 28, 29, 30, 31, 32, 33, 35, 36, 39, 41, 42, 43, 44, 45)
 #: PER_LINUX, PER_LINUX32, UNAME26, both, and the question what it is now.
 _PERSONALITIES: Final = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)

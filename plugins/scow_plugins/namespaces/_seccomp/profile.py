@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import re
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
@@ -78,7 +80,18 @@ def _applies(entry: Mapping[str, Any], capabilities: Collection[str], machine: s
         return False
     if includes.get("arches") and not arches & set(includes["arches"]):
         return False
+    if not _is_at_least(includes.get("minKernel") or "0.0"):
+        return False
+    if excludes.get("minKernel") and _is_at_least(excludes["minKernel"]):
+        return False
     return not (set(excludes.get("caps") or ()) & set(capabilities) or arches & set(excludes.get("arches") or ()))
+
+
+def _is_at_least(version: str) -> bool:
+    """Is this machine's kernel that new? `version` is Docker's: major.minor."""
+    major, _, minor = version.partition(".")
+    found = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return found is not None and (int(found[1]), int(found[2])) >= (int(major), int(minor or 0))
 
 
 def _rule(entry: Mapping[str, Any]) -> Rule:
