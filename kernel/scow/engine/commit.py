@@ -31,7 +31,7 @@ from scow.model.descriptor import (
     Document,
 )
 from scow.model.digest import Digest
-from scow.model.image import CONFIG_MAX, MANIFEST_MAX, Manifest, parse_config, parse_document
+from scow.model.image import CONFIG_MAX, MANIFEST_MAX, Manifest, check_layers, parse_config, parse_document
 from scow.state.images import ImageRow
 
 _LEVEL: Final = 2
@@ -58,6 +58,7 @@ def commit(core: Core, container: Container, author: str, message: str, changes:
             hint="`scow diff` lists what it has changed, `scow cp` copies it",
         )
     manifest, raw = _parent(core, container)
+    check_layers(len(manifest.layers) + 1)
     docker = manifest.media_type == DOCKER_MANIFEST
     layer = _write_layer(core, container, DOCKER_LAYER + ".gzip" if docker else OCI_LAYER + "+gzip")
     config = _config(raw, container.spec, layer, author, message, changes, len(manifest.layers))

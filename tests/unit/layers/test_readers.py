@@ -12,70 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.layers import gotar
+from tests.unit.layers.blocks import GNU, USTAR, V7, extended, header, long, old_sparse, padded, pair, record
 
 from scow.errors import Corrupt
 from scow.layers.tar import Entry, TarReader
-
-_USTAR, _GNU, _V7 = b"ustar\x0000", b"ustar  \0", bytes(8)
-
-
-def header(
-    name: bytes = b"a",
-    kind: bytes = b"0",
-    size: int | bytes = 0,
-    link: bytes = b"",
-    mode: bytes = b"0000644\0",
-    uid: bytes = b"0000000\0",
-    gid: bytes = b"0000000\0",
-    mtime: bytes = b"00000000000\0",
-    magic: bytes = _USTAR,
-    device: bytes = b"0000000\x000000000\0",
-    rest: bytes = b"",
-    checksum: bytes = b"%06o\0 ",
-) -> bytes:
-    """A header block whose fields are as they are given."""
-    length = b"%011o\0" % size if isinstance(size, int) else size
-    block = name.ljust(100, b"\0") + mode + uid + gid + length + mtime + b" " * 8 + kind + link.ljust(100, b"\0")
-    block += magic + bytes(64) + device + rest.ljust(167, b"\0")
-    assert len(block) == 512
-    return block[:148] + (checksum % sum(block) if b"%" in checksum else checksum) + block[156:]
-
-
-def padded(data: bytes) -> bytes:
-    """Up to the block's end."""
-    return data + bytes(-len(data) % 512)
-
-
-def record(key: bytes, value: bytes) -> bytes:
-    """`length key=value\\n`."""
-    rest = b" " + key + b"=" + value + b"\n"
-    length = len(rest)
-    while len(str(length)) + len(rest) != length:
-        length = len(str(length)) + len(rest)
-    return str(length).encode() + rest
-
-
-def extended(*records: tuple[str, str], kind: bytes = b"x", fields: dict[str, bytes] | None = None) -> bytes:
-    """A pax header of these records."""
-    data = b"".join(record(key.encode(), value.encode()) for key, value in records)
-    return header(b"pax", kind, len(data), **(fields or {})) + padded(data)  # type: ignore[arg-type]
-
-
-def long(name: bytes, kind: bytes = b"L") -> bytes:
-    """GNU's header for a long name."""
-    return header(b"././@LongLink", kind, len(name) + 1, magic=_GNU) + padded(name + b"\0")
-
-
-def old_sparse(pairs: bytes, stored: bytes, size: bytes = b"00000010000\0", more: bytes = b"\0") -> bytes:
-    """A file in GNU's old sparse form: its table of up to four pairs, and what is stored."""
-    rest = bytes(41) + pairs.ljust(96, b"\0") + more + size
-    return header(b"s", b"S", len(stored), magic=_GNU, rest=rest) + padded(stored)
-
-
-def pair(offset: int, length: int) -> bytes:
-    """One piece of such a table."""
-    return b"%011o\0%011o\0" % (offset, length)
-
 
 _EVIL = header(b"evil")
 _LEAD = "1\n0\n1\n"
@@ -94,11 +34,11 @@ REFUSED = {
     "a checksum in base-256": header(checksum=b"\x80\0\0\0\0\0\x0f\x53"),
     "no number in a file's device": header(device=b"zzzzzzzzzzzzzzzz"),
     "no number before a pax header": extended(("path", "p"), fields={"mode": b"zzzzzzzz"}) + header(),
-    "a prefix in GNU's form": header(magic=_GNU, rest=b"prefix"),
+    "a prefix in GNU's form": header(magic=GNU, rest=b"prefix"),
     "star's prefix without end": header(rest=b"p" * 155 + bytes(8) + b"tar\0"),
     "star's times": header(rest=b"p".ljust(131, b"\0") + b"z" * 24 + bytes(8) + b"tar\0"),
     "a file like a directory": header(b"d/", size=3) + padded(b"abc"),
-    "a directory of before POSIX with a length": header(b"d/", b"\0", 512, magic=_V7) + _EVIL,
+    "a directory of before POSIX with a length": header(b"d/", b"\0", 512, magic=V7) + _EVIL,
     **{f"a length for kind {kind:c}": header(b"l", b"%c" % kind, 512, b"t") + _EVIL for kind in b"2346"},
     "a hard link's length by pax": extended(("size", "512")) + header(b"l", b"1", 0, b"t") + _EVIL,
     **{f"an empty {key}": extended((key, "")) + header() for key in ("path", "linkpath", "size", "uid", "mtime")},
@@ -128,7 +68,7 @@ REFUSED = {
     "two sparse maps": extended(*_SPARSE, *_REAL, ("GNU.sparse.map", "0,1")) + header(size=513)
     + padded(_LEAD.encode()) + padded(b"x"),
     "a sparse link": extended(*_SPARSE, ("GNU.sparse.map", "0,0")) + header(b"l", b"2", 0, b"t"),
-    "GNU's old sparse form under another magic": old_sparse(pair(0, 1), b"x").replace(_GNU, _USTAR),
+    "GNU's old sparse form under another magic": old_sparse(pair(0, 1), b"x").replace(GNU, USTAR),
     "both sparse forms": extended(*_SPARSE, ("GNU.sparse.map", "0,1")) + old_sparse(pair(0, 1), b"x"),
     "a pax size for the old sparse form": extended(("size", "512")) + old_sparse(b"", b"") + _EVIL,
     "an old sparse map with a gap": old_sparse(pair(0, 1) + bytes(24) + pair(5, 1), b"x", more=b"\1") + bytes(512),
@@ -205,13 +145,13 @@ TAKEN = {
     "base-256": header(size=b"\x80" + bytes(10) + b"\3", mtime=b"\xff" * 11 + b"\xfe") + padded(b"abc"),
     "a hard link's length": header(b"l", b"1", 512, b"a") + header(b"behind"),
     "a directory's length": header(b"d/", b"5", 512) + header(b"behind"),
-    "a directory of before POSIX": header(b"d/", b"\0", magic=_V7),
-    "a device of before POSIX": header(b"n", b"3", magic=_V7, device=b"0000001\x000000003\0"),
+    "a directory of before POSIX": header(b"d/", b"\0", magic=V7),
+    "a device of before POSIX": header(b"n", b"3", magic=V7, device=b"0000001\x000000003\0"),
     "a device": header(b"n", b"3", device=b"0000001\x000000003\0"),
     "blank device numbers of a file": header(device=b" " * 16),
     "a prefix": header(rest=b"some/where"),
     "a prefix of star": header(rest=b"p".ljust(131, b"\0") + b"00000000000 00000000000 " + bytes(8) + b"tar\0"),
-    "times in GNU's form": header(magic=_GNU, rest=b"00000000001 00000000002 "),
+    "times in GNU's form": header(magic=GNU, rest=b"00000000001 00000000002 "),
     "two pax headers": extended(("path", "first")) + extended(("uid", "5")) + header(),
     "one key twice": extended(("path", "one"), ("path", "two")) + header(),
     "pax over ustar": extended(("path", "p"), ("uid", "7"), ("mtime", "1.5"), ("size", "3")) + header(rest=b"pre")
@@ -220,11 +160,11 @@ TAKEN = {
     "times in the year 3000": extended(("mtime", "32503680000.000000001")) + header(),
     "a global comment": extended(("comment", "c"), kind=b"g") + header(),
     "a charset": extended(("hdrcharset", "BINARY"), ("path", "p")) + header(),
-    "long names": long(b"n" * 200) + long(b"t" * 300, b"K") + header(b"n" * 100, b"2", 0, b"t" * 100, magic=_GNU),
-    "two long names": long(b"first") + long(b"second") + header(magic=_GNU),
+    "long names": long(b"n" * 200) + long(b"t" * 300, b"K") + header(b"n" * 100, b"2", 0, b"t" * 100, magic=GNU),
+    "two long names": long(b"first") + long(b"second") + header(magic=GNU),
     "the old sparse form": old_sparse(pair(0, 1) + pair(4000, 2), b"xyz"),
     "the old sparse form with more": header(
-        b"s", b"S", 5, magic=_GNU,
+        b"s", b"S", 5, magic=GNU,
         rest=bytes(41) + b"".join(pair(9 * at, 1) for at in range(4)) + b"\1" + b"00000010000\0",
     ) + pair(100, 1) + bytes(512 - 24) + padded(b"vwxyz") + header(b"behind"),
     "sparse 0.0": extended(*_SPARSE, ("GNU.sparse.offset", "9"), ("GNU.sparse.numbytes", "1")) + header(size=1)
@@ -266,7 +206,7 @@ _VALUE = st.sampled_from(["", "0", "1", "2", "3", "512", "0,1", "0,1,2,1", "a", 
 _REST = st.sampled_from(
     [b"", b"p", b"p" * 155, b"p".ljust(131, b"\0") + b"00000000000 00000000000 " + b"tar\0".rjust(12)]
 )
-_MAGIC = st.sampled_from([_USTAR, _USTAR, _GNU, _V7, b"ustar  1"])
+_MAGIC = st.sampled_from([USTAR, USTAR, GNU, V7, b"ustar  1"])
 
 
 @st.composite
@@ -293,7 +233,7 @@ def _member(draw: st.DrawFn) -> bytes:
         pieces = [pair(at, 1) for at in range(draw(st.integers(0, 4)))]
         more = draw(st.sampled_from([b"\0", b"\1"]))
         fields["rest"] = bytes(41) + b"".join(pieces).ljust(96, b"\0") + more + draw(_SIZE)
-        data += header(draw(_TEXT), kind, size, b"t", magic=_GNU, **fields)
+        data += header(draw(_TEXT), kind, size, b"t", magic=GNU, **fields)
     else:
         data += header(draw(_TEXT), kind, size, draw(_TEXT), magic=draw(_MAGIC), **fields)
     return data + draw(st.sampled_from([b"", b"", padded(b"x"), padded(_LEAD.encode()) + padded(b"x"), _EVIL]))
