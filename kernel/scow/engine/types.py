@@ -114,13 +114,15 @@ class Progress:
 class PushResult:
     """What a push has made: where, the digest that the name points at there, and that document's size in bytes.
 
-    `whole` is false when only this platform's image of an index went out, because the others aren't here.
+    `whole` is false when only this platform's image of an index went out, because the others aren't here; `converted`
+    is true when Docker's documents became OCI's, which have another digest.
     """
 
     name: str
     digest: Digest
     size: int
     whole: bool
+    converted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
