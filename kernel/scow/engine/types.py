@@ -12,6 +12,7 @@ from scow.model.image import ImageConfig, Manifest
 from scow.model.network import PortMapping
 from scow.model.platform import Platform
 from scow.model.process import Mount, Resources
+from scow.model.words import check_words
 
 __all__ = [
     "Check",
@@ -91,6 +92,13 @@ class CreateRequest:
     #: Rows and columns of the terminal at the start, where known.
     rows: int = 0
     columns: int = 0
+
+    def __post_init__(self) -> None:
+        check_words("hostname", (self.hostname or "", self.domainname))
+        check_words("nameserver", self.nameservers)
+        check_words("search domain", self.search)
+        check_words("option of the resolver", self.dns_options)
+        check_words("host", (word for pair in self.extra_hosts for word in pair))
 
 
 Phase = Literal[
