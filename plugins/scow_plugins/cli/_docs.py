@@ -38,8 +38,9 @@ makes the exit code 1. By kind of error:
 _TEMPLATES = """\
 ## Output on a terminal
 
-Labels, histories, names and messages come from strangers: on a terminal their control characters, but for newline and tab,
-are shown as `\\x1b`. Into a pipe or a file goes what is there, with `--format` byte for byte; tables have no control characters anywhere.
+Labels, histories, names and messages come from strangers: on a terminal their control characters, but for newline and
+tab, are shown as `\\x1b`. Into a pipe or a file goes what is there, with `--format` byte for byte; tables have
+none anywhere.
 What a container writes itself (`run`, `logs`, `attach`, `exec`) is never changed.
 
 ## --format
