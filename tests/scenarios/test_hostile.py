@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from tests.unit.layers.blocks import extended, header, long, old_sparse, padded, pair
 
 from scow.testing.layers import archive, directory, file, hardlink, symlink
 from scow.testing.registry import Registry, serve
@@ -124,6 +125,41 @@ def test_diff_ids(evil: tuple[Scow, Registry], diff_ids: Callable[[list[str]], l
     scow.fails("pull", "evil/image", code=1, says=says)
     nothing_kept(scow)
     assert not list((scow.root / "content").glob("blobs/*/*"))
+
+
+@WARM
+def test_more_layers_than_can_be_mounted(evil: tuple[Scow, Registry], tmp_path: Path) -> None:
+    """One small layer may be listed as often as its sender likes; it is refused before anything is unpacked."""
+    scow, registry = evil
+    registry.add_image("evil/image", "latest", layers=[{"a": b"1"}] * 501)
+    scow.fails("pull", "evil/image", code=1, says="has 501 layers, more than the 500")
+    nothing_kept(scow)
+    assert not list((scow.root / "content").glob("blobs/*/*"))
+    registry.add_image("evil/image", "latest", layers=[{"a": b"1"}] * 499)
+    (tmp_path / "Dockerfile").write_text("FROM evil/image\n" + 'RUN ["/a"]\n' * 2)
+    scow.fails("build", str(tmp_path), code=1, says="has 501 layers")
+
+
+@WARM
+@pytest.mark.parametrize(
+    "odd",
+    [
+        header(b"d/file", size=b"000000001000") + header(b"evil") + padded(b"x"),
+        header(b"l", b"2", 512, b"t") + header(b"evil"),
+        extended(("path", "everywhere"), kind=b"g") + header(),
+        long(b"long") + extended(("path", "pax")) + header(),
+        header(b"d/", b"0", 3) + padded(b"abc"),
+        header(mode=b"\x00\x00000644"),
+        old_sparse(pair(0, 1), b"x").replace(b"ustar  \0", b"ustar\x0000"),
+    ],
+    ids=["no terminator", "a link's length", "global path", "two names", "file or directory", "NULs", "sparse"],
+)
+def test_archives_that_others_read_otherwise(evil: tuple[Scow, Registry], odd: bytes) -> None:
+    """What scanners in Go don't see isn't there: either scow sees the same, or it refuses the layer."""
+    scow, registry = evil
+    registry.add_image("evil/image", "latest", layers=[odd + bytes(1024)])
+    scow.fails("pull", "evil/image", code=1, says="tar archive, header at byte")
+    nothing_kept(scow)
 
 
 @WARM

@@ -64,6 +64,24 @@ def test_docker_types_stay(mirrored: Scow, registry: str, tmp_path: Path) -> Non
     assert again["mediaType"] == "application/vnd.docker.distribution.manifest.v2+json"
 
 
+def test_what_is_called_oci_is_oci(mirrored: Scow, registry: str, tmp_path: Path) -> None:
+    """Other tools refuse Docker's media types there."""
+    require("umoci")
+    layout = _layout(tmp_path / "one", "docker")
+    images.push(layout, registry, "types/docker:2", "--format", "v2s2")
+    mirrored("pull", "-q", f"{registry}/types/docker:2")
+    out = mirrored.try_("push", f"{registry}/types/docker:2", f"oci:{tmp_path}/oci:one")
+    assert b"note: Docker's media types became OCI's" in out.stderr
+    (entry,) = json.loads((tmp_path / "oci" / "index.json").read_bytes())["manifests"]
+    assert f"one: digest: {entry['digest']}" in out.stdout.decode()
+    subprocess.run(["umoci", "unpack", "--image", f"{tmp_path}/oci:one", str(tmp_path / "bundle")], check=True)
+    mirrored("save", "--format", "oci-archive", "-o", f"{tmp_path}/saved.tar", f"{registry}/types/docker:2")
+    copy = ["skopeo", "copy", "-q", "--insecure-policy", f"oci-archive:{tmp_path}/saved.tar"]
+    subprocess.run([*copy, f"oci:{tmp_path}/again:one"], check=True)
+    (again,) = json.loads((tmp_path / "again" / "index.json").read_bytes())["manifests"]
+    assert again["digest"] == entry["digest"]
+
+
 def _layout(directory: Path, text: str) -> Path:
     (directory / "tree").mkdir(parents=True)
     (directory / "tree" / "file").write_text(text)

@@ -71,7 +71,7 @@ from scow.model.fetching import (
     Sink,
     Source,
 )
-from scow.model.image import Healthcheck, ImageConfig, Index, Manifest, parse_config, parse_document
+from scow.model.image import Healthcheck, ImageConfig, Index, Manifest, check_layers, parse_config, parse_document
 from scow.model.journal import Journal
 from scow.model.network import Endpoint, NetworkRequest, PortMapping, parse_ports
 from scow.model.platform import Platform, choose
@@ -199,6 +199,7 @@ __all__ = [
     "Unsupported",
     "Written",
     "chain_ids",
+    "check_layers",
     "choose",
     "hookimpl",
     "parse_config",

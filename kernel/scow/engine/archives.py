@@ -19,7 +19,7 @@ from scow.content.store import disk_errors
 from scow.engine import images
 from scow.engine.core import Core
 from scow.engine.neighbours import archives, destination, held_to_errors
-from scow.engine.publish import load_cargo, send
+from scow.engine.publish import fitting, load_cargo, send
 from scow.engine.types import Loaded, Progress
 from scow.errors import Invalid, NotFound
 from scow.layers.codecs import plain, sniff
@@ -32,8 +32,11 @@ Report = Callable[[Progress], None]
 _HEAD: Final = 4
 
 
-async def save(core: Core, names: Sequence[str], transport: str, path: str, report: Report) -> None:
-    """Write local images into one place of a transport (`docker-archive`). Raises NotFound, Invalid, Exhausted."""
+async def save(core: Core, names: Sequence[str], transport: str, path: str, report: Report) -> tuple[str, ...]:
+    """Write local images into one place of a transport (`docker-archive`); gives those that have another digest there.
+
+    Raises NotFound, Invalid, Exhausted.
+    """
     if transport not in core.registry.transports():
         raise Invalid(f"there is no format {transport!r}", hint=f"there are {', '.join(_formats(core))}")
     cargoes = []
@@ -42,9 +45,14 @@ async def save(core: Core, names: Sequence[str], transport: str, path: str, repo
         if image is None:
             raise NotFound(f"no such image: {name}", hint=f"`scow pull {name}` fetches it")
         cargoes.append((load_cargo(core, image, alone=True)[0], _tagged(core, name)))
+    changed = []
     async with destination(core, Located(transport, path)) as (plugin, place):
-        for cargo, reference in cargoes:
-            await send(core, plugin, place, cargo, reference, report)
+        for name, (cargo, reference) in zip(names, cargoes, strict=True):
+            sent = fitting(core, cargo, place)
+            await send(core, plugin, place, sent, reference, report)
+            if sent.root.descriptor.digest != cargo.root.descriptor.digest:
+                changed.append(name)
+    return tuple(changed)
 
 
 def _formats(core: Core) -> list[str]:

@@ -20,6 +20,7 @@ from scow.model.descriptor import Descriptor
 from scow.model.digest import Digest
 from scow.model.platform import Platform
 from scow.model.process import Ulimit
+from scow.model.words import check_words
 
 __all__ = [
     "BuildEvent",
@@ -137,6 +138,9 @@ class BuildRequest:
     #: Sockets of SSH agents, by id.
     agents: Mapping[str, str] = field(default_factory=dict)
     shells: Shells | None = None
+
+    def __post_init__(self) -> None:
+        check_words("host", (word for pair in self.extra_hosts for word in pair))
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,12 +31,10 @@ from scow.model.descriptor import (
     Document,
 )
 from scow.model.digest import Digest
-from scow.model.image import CONFIG_MAX, MANIFEST_MAX, Manifest, parse_config, parse_document
+from scow.model.image import CONFIG_MAX, MANIFEST_MAX, Manifest, check_layers, parse_config, parse_document
 from scow.state.images import ImageRow
 
 _LEVEL: Final = 2
-#: Variables that a container gets whatever its image says.
-_GIVEN: Final = ("HOSTNAME=",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +56,7 @@ def commit(core: Core, container: Container, author: str, message: str, changes:
             hint="`scow diff` lists what it has changed, `scow cp` copies it",
         )
     manifest, raw = _parent(core, container)
+    check_layers(len(manifest.layers) + 1)
     docker = manifest.media_type == DOCKER_MANIFEST
     layer = _write_layer(core, container, DOCKER_LAYER + ".gzip" if docker else OCI_LAYER + "+gzip")
     config = _config(raw, container.spec, layer, author, message, changes, len(manifest.layers))
@@ -201,21 +200,25 @@ def _config(
 def _settings(parent: dict[str, Any], spec: ContainerSpec) -> dict[str, Any]:
     """The parent's settings with those of the container, as docker commit takes them over."""
     settings = dict(parent)
-    args, entrypoint = list(spec.process.args), parent.get("Entrypoint") or []
-    entrypoint = [entrypoint] if isinstance(entrypoint, str) else list(entrypoint)
-    if entrypoint and args[: len(entrypoint)] == entrypoint:
-        args = args[len(entrypoint) :]
-    else:
-        settings.pop("Entrypoint", None)
-    settings["Cmd"] = args
-    settings["Env"] = [each for each in spec.process.env if not each.startswith(_GIVEN)]
+    settings["Entrypoint"], settings["Cmd"] = _command(parent, spec)
+    settings["Env"] = list(spec.env)
     settings["Labels"] = dict(spec.labels)
     settings["User"] = spec.process.user
     settings["WorkingDir"] = spec.process.cwd if spec.process.cwd != "/" or parent.get("WorkingDir") else ""
-    settings["ExposedPorts"] = {port: {} for port in spec.exposed}
+    settings["ExposedPorts"] = {port: {} for port in spec.exposed_ports}
     if spec.stop_signal != "SIGTERM" or parent.get("StopSignal"):
         settings["StopSignal"] = spec.stop_signal
     return {key: value for key, value in settings.items() if value not in ("", [], {}, None)}
+
+
+def _command(parent: dict[str, Any], spec: ContainerSpec) -> tuple[list[str], list[str]]:
+    """ENTRYPOINT and CMD. Of a container of before they were kept, what begins as the image's entrypoint does."""
+    if spec.entry_words is not None:
+        return list(spec.entrypoint), list(spec.cmd)
+    args, entrypoint = list(spec.process.args), parent.get("Entrypoint") or []
+    entrypoint = [entrypoint] if isinstance(entrypoint, str) else list(entrypoint)
+    known = len(entrypoint) if args[: len(entrypoint)] == entrypoint else 0
+    return args[:known], args[known:]
 
 
 def _plain(descriptor: Descriptor) -> dict[str, object]:

@@ -152,7 +152,7 @@ class EngineProtocol(Protocol):
         *,
         format: str = "docker-archive",  # noqa: A002 - Docker's word
         progress: Callable[[Progress], None] | None = None,
-    ) -> None: ...
+    ) -> tuple[str, ...]: ...
 
     async def load(
         self,
@@ -499,10 +499,13 @@ class Engine:
         *,
         format: str = "docker-archive",  # noqa: A002 - Docker's word
         progress: Callable[[Progress], None] | None = None,
-    ) -> None:
-        """Write local images into one archive. Raises NotFound, Invalid, Exhausted, Unsupported (`host:`)."""
+    ) -> tuple[str, ...]:
+        """Write local images into one archive; gives those that have another digest there (Docker's in an OCI archive).
+
+        Raises NotFound, Invalid, Exhausted, Unsupported (`host:`).
+        """
         async with bringing_in(self._core):
-            await archives.save(self._core, names, format, path, progress or _nobody)
+            return await archives.save(self._core, names, format, path, progress or _nobody)
 
     async def import_image(
         self,

@@ -71,6 +71,7 @@ def merge(request: CreateRequest, image: ImageConfig, chosen: Chosen) -> Contain
         search=request.search,
         dns_options=request.dns_options,
         extra_hosts=request.extra_hosts,
+        entry_words=len(image.entrypoint if request.entrypoint is None else request.entrypoint),
     )
     check_text(spec)
     check_process(spec.process)

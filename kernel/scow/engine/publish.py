@@ -1,12 +1,14 @@
 """From the store to somewhere else: blobs first, several at once; then manifests, an index after its children.
 
-What is sent is what was pulled, byte for byte: media types, digests and compression stay.
+What is sent is what was pulled, byte for byte: media types, digests and compression stay; but what is called OCI gets
+OCI's documents (`Destination`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 import trio
@@ -14,8 +16,10 @@ import trio
 from scow.engine import images
 from scow.engine.core import Core
 from scow.engine.neighbours import destination, held_to_errors
+from scow.engine.ocinames import all_oci
 from scow.engine.types import Phase, Progress, PushResult
 from scow.errors import Invalid, NotFound, ScowError, Unsupported
+from scow.layers.codecs import sniff
 from scow.model.descriptor import HOST_LAYER, OCI_INDEX, OCI_MANIFEST, Descriptor, Document
 from scow.model.digest import Digest
 from scow.model.fetching import Destination
@@ -51,15 +55,32 @@ async def push(core: Core, name: str, target: str | None, report: Report) -> Pus
     if isinstance(reference, Named) and reference.tag is None:
         raise Invalid(f"{target or name} can't be pushed to: it has a digest", hint="write name:tag")
     cargo, whole = load_cargo(core, image)
+    own = cargo.root.descriptor.digest
     with structlog.contextvars.bound_contextvars(image=str(reference)):
         async with destination(core, reference) as (plugin, place):
+            cargo = fitting(core, cargo, place)
             await send(core, plugin, place, cargo, reference, report)
     digest = cargo.root.descriptor.digest
     if isinstance(reference, Named):
         rows.save_image(core.database, image, str(reference), f"{reference.repository}@{digest}")
         images.write_index(core)
     core.events.emit("image", "push", reference.familiar, name=reference.familiar)
-    return PushResult(str(reference), digest, len(cargo.root.data), whole)
+    return PushResult(str(reference), digest, len(cargo.root.data), whole, digest != own)
+
+
+def fitting(core: Core, cargo: Cargo, place: Destination) -> Cargo:
+    """The cargo as a place takes it. One that says nothing of it takes both kinds of documents."""
+    if not getattr(place, "oci_only", False):
+        return cargo
+    return Cargo(cargo.blobs, all_oci(cargo.documents, partial(_packing, core)))
+
+
+def _packing(core: Core, digest: Digest) -> str:
+    try:
+        with core.content.blob(digest).open("rb") as file:
+            return sniff(file.read(4))
+    except FileNotFoundError:
+        return "none"  # it may not be distributed, and lies elsewhere
 
 
 async def send(

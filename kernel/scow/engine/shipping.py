@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import trio
@@ -21,13 +21,12 @@ from scow.engine.copying import pack_all, unpack_into
 from scow.engine.core import Core
 from scow.engine.layering import Layer
 from scow.engine.neighbours import destination
+from scow.engine.ocinames import oci_name
 from scow.errors import Corrupt, Invalid, NotFound, ScowError
 from scow.layers.codecs import plain
 from scow.model.descriptor import (
-    DOCKER_LAYER,
     HOST_LAYER,
     OCI_CONFIG,
-    OCI_LAYER,
     OCI_MANIFEST,
     TAR_LAYERS,
     Descriptor,
@@ -38,8 +37,6 @@ from scow.model.fetching import Source
 from scow.model.image import CONFIG_MAX, Manifest, parse_config, parse_document
 from scow.model.platform import Platform
 from scow.model.reference import Reference
-
-_OCI_NAMES: Final = {DOCKER_LAYER: OCI_LAYER, DOCKER_LAYER + ".gzip": OCI_LAYER + "+gzip"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +77,7 @@ def compose(
 
 def as_oci(descriptor: Descriptor) -> Descriptor:
     """A layer's descriptor under its OCI name."""
-    kind = _OCI_NAMES.get(descriptor.media_type, descriptor.media_type)
-    return Descriptor(kind, descriptor.digest, descriptor.size)
+    return Descriptor(oci_name(descriptor.media_type), descriptor.digest, descriptor.size)
 
 
 async def send(core: Core, image: Composed, place: Reference, names: Sequence[Reference]) -> None:

@@ -10,7 +10,7 @@ from scow.engine.core import Core
 from scow.engine.garbage import Swept, sweep
 from scow.engine.marking import parts_of
 from scow.engine.types import HistoryLine, ImageInfo, PlatformEntry, Removal
-from scow.errors import Conflict, Corrupt, Invalid, NotFound
+from scow.errors import Conflict, Invalid, NotFound
 from scow.model.container import Container, Status
 from scow.model.digest import Digest
 from scow.model.image import MANIFEST_MAX, HistoryEntry, Index, parse_document
@@ -192,11 +192,9 @@ def history(core: Core, name: str) -> list[HistoryLine]:
     config, manifest = images.config_of(core, row), images.manifest_of(core, row)
     names = rows.names_of(core.database).get(str(row.manifest), ([], []))[0]
     entries = list(config.history)
-    if sum(not entry.empty_layer for entry in entries) != len(config.diff_ids):
-        if entries and any(not entry.empty_layer for entry in entries):
-            raise Corrupt(f"image {name} has a history of another number of layers than it has")
-        # Nothing was written down (images made by hand): a line for each layer.
-        entries += [HistoryEntry(None, "", "", "", False) for _ in config.diff_ids]
+    missing = len(config.diff_ids) - sum(not entry.empty_layer for entry in entries)
+    # Tools that append layers often write nothing down, or less than they do: a line for each layer beyond.
+    entries += [HistoryEntry(None, "", "", "", False) for _ in range(missing)]
     sizes = iter(images.layer_sizes(core, config.chain, [layer.size for layer in manifest.layers]))
     lines = [
         HistoryLine(
@@ -204,7 +202,7 @@ def history(core: Core, name: str) -> list[HistoryLine]:
             created=images.seconds(entry.created),
             created_by=entry.created_by,
             comment=entry.comment,
-            size=0 if entry.empty_layer else next(sizes),
+            size=0 if entry.empty_layer else next(sizes, 0),
             names=(),
         )
         for entry in entries

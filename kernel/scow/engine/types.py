@@ -12,6 +12,7 @@ from scow.model.image import ImageConfig, Manifest
 from scow.model.network import PortMapping
 from scow.model.platform import Platform
 from scow.model.process import Mount, Resources
+from scow.model.words import check_words
 
 __all__ = [
     "Check",
@@ -94,6 +95,13 @@ class CreateRequest:
     rows: int = 0
     columns: int = 0
 
+    def __post_init__(self) -> None:
+        check_words("hostname", (self.hostname or "", self.domainname))
+        check_words("nameserver", self.nameservers)
+        check_words("search domain", self.search)
+        check_words("option of the resolver", self.dns_options)
+        check_words("host", (word for pair in self.extra_hosts for word in pair))
+
 
 Phase = Literal[
     "resolving", "resolved", "waiting", "downloading", "downloaded", "unpacking", "complete", "exists",
@@ -116,13 +124,15 @@ class Progress:
 class PushResult:
     """What a push has made: where, the digest that the name points at there, and that document's size in bytes.
 
-    `whole` is false when only this platform's image of an index went out, because the others aren't here.
+    `whole` is false when only this platform's image of an index went out, because the others aren't here; `converted`
+    is true when Docker's documents became OCI's, which have another digest.
     """
 
     name: str
     digest: Digest
     size: int
     whole: bool
+    converted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

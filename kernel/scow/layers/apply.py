@@ -46,6 +46,7 @@ def apply_layer(
                 extractor.add(entry, reader.data)
             reader.drain()
             stream.verify(diff_id)
+        extractor.drop_links()
         _root(tree)
         settle(tree)
         extractor.seal()

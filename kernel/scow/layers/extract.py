@@ -61,6 +61,14 @@ class Extractor:
         except OSError as error:
             raise translated(error, entry.name) from error
 
+    def drop_links(self) -> None:
+        """Take away what was kept for hard links alone; called when all entries are there. Raises like `add`."""
+        try:
+            remove_tree(self.tree.root, names.AUFS_LINKS)
+        except OSError as error:
+            raise translated(error, names.AUFS_LINKS) from error
+        self.tree.forget(names.AUFS_LINKS)
+
     def seal(self) -> None:
         """Write the directories' own metadata; after this nothing may change in them. Raises like `add`."""
         for path, attributes in self.tree.pending.items():
@@ -79,7 +87,7 @@ class Extractor:
     def _place(self, handler: Handler, entry: Entry, path: bytes, data: Data) -> None:
         directory, name = names.split(path)
         tree = self.tree
-        if b".wh." in path and self._is_whiteout(directory, name):
+        if b".wh." in path and not names.is_linked(directory, name, entry.kind) and self._is_whiteout(directory, name):
             return
         if not path:
             if entry.kind != b"5":

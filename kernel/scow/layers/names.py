@@ -10,6 +10,8 @@ WHITEOUT: Final = b".wh."
 OPAQUE: Final = b".wh..wh..opq"
 #: Files that aufs kept for itself; they mean nothing to anybody else (docker skips them, too).
 AUFS: Final = b".wh..wh."
+#: Among them files whose other names are hard links to here (docker's archive/diff.go, WhiteoutLinkDir).
+AUFS_LINKS: Final = b".wh..wh.plnk"
 
 
 def show(name: bytes) -> str:
@@ -60,3 +62,8 @@ def hidden_name(name: bytes) -> bytes:
     if target in (b"", b".", b".."):
         raise Corrupt(f"layer contains the whiteout {show(name)}, which names nothing")
     return target
+
+
+def is_linked(directory: bytes, name: bytes, kind: bytes) -> bool:
+    """Whether an entry is a file that aufs kept for its hard links."""
+    return directory == AUFS_LINKS and kind == b"0" and not name.startswith(WHITEOUT)

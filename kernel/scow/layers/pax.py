@@ -1,10 +1,12 @@
 """PAX extended headers and sparse maps: bytes in, values out. Sans-IO; what is malformed is a ValueError.
 
-Sources: pax(1) "pax Extended Header", the GNU tar manual "Storing Sparse Files", star(5) for SCHILY.xattr.
+Sources: pax(1) "pax Extended Header", the GNU tar manual "Storing Sparse Files", star(5) for SCHILY.xattr. What Go's
+archive/tar and GNU tar read differently is refused (see headers.py).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -12,15 +14,25 @@ from typing import Final
 Records = dict[bytes, bytes]
 Pieces = tuple[tuple[int, int], ...]
 
-_PIECES: Final = b"GNU.sparse.map"
-_PIECE: Final = frozenset({b"GNU.sparse.offset", b"GNU.sparse.numbytes"})
+_MAP: Final = b"GNU.sparse.map"
+_PIECE: Final = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
+_SPARSE: Final = b"GNU.sparse."
 _XATTR: Final = b"SCHILY.xattr."
-#: Keys whose value becomes part of a path or a link and must not hide something behind a NUL.
-_TEXT: Final = frozenset({b"path", b"linkpath", b"GNU.sparse.name"})
+#: Paths hide nothing behind a NUL; an empty value means the header's to Go, and nothing to GNU.
+_NAME: Final = re.compile(rb"[^\0]+").fullmatch
+_USER: Final = re.compile(rb"[^\0]*").fullmatch
+#: As many digits as surely fit 64 bits.
+_NUMBER: Final = re.compile(rb"[0-9]{1,18}").fullmatch
+_TIME: Final = re.compile(rb"-?[0-9]{1,18}(?:\.[0-9]*)?").fullmatch
+#: What a value must be like. Go reads no archive where one isn't, be it of no use to anybody.
+_VALUES: Final = {
+    b"path": _NAME, b"linkpath": _NAME, b"GNU.sparse.name": _NAME, b"uname": _USER, b"gname": _USER,
+    b"size": _NUMBER, b"uid": _NUMBER, b"gid": _NUMBER, b"mtime": _TIME, b"atime": _TIME, b"ctime": _TIME,
+}  # fmt: skip
 
 
 def parse_records(data: bytes) -> Records:
-    """Read `length key=value\\n` records. Raises ValueError."""
+    """Read `length key=value\\n` records; of two with one key the last counts. Raises ValueError."""
     records: Records = {}
     pieces: list[bytes] = []
     at = 0
@@ -28,48 +40,58 @@ def parse_records(data: bytes) -> Records:
         space = data.find(b" ", at, at + 20)
         length = data[at:space]
         if space < 0 or not length.isdigit():
-            # Some writers pad with NULs up to the block's end.
-            if not data[at:].strip(b"\0"):
-                break
             raise ValueError("a pax record has no length")
         end = at + int(length)
         key, equals, value = data[space + 1 : end - 1].partition(b"=")
-        if end > len(data) or end <= space + 1 or data[end - 1] != 0x0A or not equals or not key:
+        if end > len(data) or end <= space + 1 or data[end - 1] != 0x0A or not equals or not key or b"\0" in key:
             raise ValueError("a pax record is malformed")
-        if key in _TEXT and b"\0" in value:
-            raise ValueError(f"pax record {key.decode()} contains a NUL")
+        if (valid := _VALUES.get(key)) is not None and valid(value) is None:
+            raise ValueError(f"pax record {key.decode()} can't be {value[:40]!r}")
         if key in _PIECE:
+            if key != _PIECE[len(pieces) % 2] or _NUMBER(value) is None:
+                raise ValueError("a sparse map is out of order")
             pieces.append(value)
         else:
             records[key] = value
         at = end
     if pieces:
-        records[_PIECES] = b",".join(pieces)
+        if _MAP in records:
+            raise ValueError("a file has two sparse maps")
+        records[_MAP] = b",".join(pieces)
     return records
 
 
-def merged(common: Records, own: Records) -> Records:
-    """Global records overridden by an entry's own; an empty value takes a key away, but is one for an attribute."""
-    return {key: value for key, value in {**common, **own}.items() if value or key.startswith(_XATTR)}
+def check_common(records: Records) -> None:
+    """Global records hold for all entries to GNU, and for none to Go and thus to docker. Raises ValueError."""
+    for key in records:
+        if key in _VALUES or key.startswith((_SPARSE, _XATTR)):
+            raise ValueError(f"a global pax record {key[:40].decode(errors='replace')} is not for every reader")
+
+
+def with_long(records: Records, long: Records) -> Records:
+    """Records and GNU's long names, of which Go prefers these and GNU those. Raises ValueError where there are both."""
+    if long.keys() & records.keys() or (b"path" in long and b"GNU.sparse.name" in records):
+        raise ValueError("an entry has both a pax record and a GNU header for its name")
+    return {**records, **long}
 
 
 def decimal(value: bytes) -> int:
     """A non-negative decimal number. Raises ValueError."""
-    if not value.isdigit() or len(value) > 20:
+    if _NUMBER(value) is None:
         raise ValueError(f"{value[:40]!r} is not a number")
     return int(value)
 
 
 def nanoseconds(value: bytes) -> int:
-    """Seconds with any number of decimals (and a sign) as nanoseconds, rounded down. Raises ValueError."""
+    """Seconds with any number of decimals (and a sign) as nanoseconds, cut off after nine. Raises ValueError."""
     negative = value.startswith(b"-")
     whole, _, fraction = value.removeprefix(b"-").partition(b".")
-    if not whole.isdigit() or len(whole) > 20 or (fraction and not fraction.isdigit()):
+    if not whole.isdigit() or (fraction and not fraction.isdigit()):
         raise ValueError(f"{value[:40]!r} is not a time")
+    if negative and fraction[9:].strip(b"0"):
+        raise ValueError("a time before 1970 with more than nine decimals is rounded up by some, and down by others")
     total = int(whole) * 1_000_000_000 + int(fraction[:9].ljust(9, b"0"))
-    if not negative:
-        return total
-    return -total - (1 if fraction[9:].strip(b"0") else 0)
+    return -total if negative else total
 
 
 def xattrs(records: Records) -> dict[str, bytes]:
@@ -84,11 +106,30 @@ def xattrs(records: Records) -> dict[str, bytes]:
     return found
 
 
-def sparse_map(text: bytes) -> Pieces:
+def sparse_form(records: Records) -> tuple[bool, int] | None:
+    """Whether the map stands before the data (format 1.0), and the file's length; None where nothing is sparse.
+
+    Raises ValueError for forms of which Go and GNU make different files.
+    """
+    if not any(key.startswith(_SPARSE) for key in records):
+        return None
+    version = records.get(b"GNU.sparse.major"), records.get(b"GNU.sparse.minor")
+    leading = version == (b"1", b"0")
+    if not leading and (version not in ((None, None), (b"0", b"0"), (b"0", b"1")) or not records.get(_MAP)):
+        raise ValueError("a sparse file is of no known form")
+    if leading == (_MAP in records):
+        raise ValueError("a file has two sparse maps")
+    sizes = {records[key] for key in (b"GNU.sparse.size", b"GNU.sparse.realsize") if key in records}
+    if len(sizes) != 1:
+        raise ValueError("a sparse file has no length, or two")
+    return leading, decimal(sizes.pop())
+
+
+def sparse_map(records: Records) -> Pieces:
     """`offset,length,offset,length…` (formats 0.0 and 0.1). Raises ValueError."""
-    numbers = [decimal(word) for word in text.split(b",")] if text else []
-    if len(numbers) % 2:
-        raise ValueError("a sparse map has an odd number of values")
+    numbers = [decimal(word) for word in records[_MAP].split(b",")]
+    if len(numbers) != 2 * decimal(records.get(b"GNU.sparse.numblocks", b"")):
+        raise ValueError("a sparse map is shorter or longer than it says")
     return tuple(zip(numbers[::2], numbers[1::2], strict=True))
 
 

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from scow.errors import Conflict, Exhausted, ScowError, Unsupported
+from scow.model.image import check_layers
 from scow.model.storage import Snapshot, SnapshotForm
 from scow.sys.mounts import attach_mount, clone_mount, create_mount, mount, umount
 
-#: OVL_MAX_STACK of the kernel (fs/overlayfs/params.h).
-LAYERS_MAX: Final = 500
 _ROOT: Final = Path("/")
 _DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -117,11 +116,7 @@ def kernel_version() -> tuple[int, ...]:
 
 def overlay(lowers: Sequence[str], options: Options) -> int:
     """A detached overlay of `lowers` (topmost first); `options` name the writable layer. Raises ScowError."""
-    if len(lowers) > LAYERS_MAX:
-        raise Unsupported(
-            f"the image has {len(lowers)} layers, but overlayfs stacks at most {LAYERS_MAX}",
-            hint="try --storage native",
-        )
+    check_layers(len(lowers))
     options = [*options, *SAFE]
     try:
         try:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from scow.errors import Corrupt
-from scow.layers import pax
+from scow.layers import names, pax
 from scow.layers.headers import (
     BLOCK,
     ZERO_BLOCK,
@@ -23,16 +23,16 @@ from scow.layers.headers import (
 
 #: The longest extended header or long name that is read (Go's archive/tar has the same limit).
 META_MAX: Final = 1 << 20
-#: Directories, links and nodes have no data, whatever their size field says.
+#: Directories, links and nodes have no data.
 _BARE: Final = frozenset(b"123456")
+#: Among them those for which Go ignores a length, and GNU skips as much.
+_NO_SIZE: Final = b"2346"
 _DATA: Final = b"\x0007S"
 #: Regular files under other flags than b"0"; with a slash behind the name the first is a directory (before POSIX).
 _FILE: Final = b"\x007"
-_METADATA: Final = b"xgXLK"
+_METADATA: Final = b"xgLK"
 #: Records that change no more than a field of the header.
 _SIMPLE: Final = frozenset({b"path", b"linkpath", b"mtime", b"atime", b"ctime"})
-#: Seconds that fit a kernel timestamp on every file system Linux has.
-_TIME_MAX: Final = (1 << 33) * 1_000_000_000
 
 
 class Entry(NamedTuple):
@@ -70,7 +70,6 @@ class TarReader:
         #: Stored bytes of the current entry that were not read yet, and the padding behind them.
         self._left = 0
         self._padding = 0
-        self._common: pax.Records = {}
 
     @property
     def offset(self) -> int:
@@ -161,19 +160,21 @@ class TarReader:
             self._pad(self._padding)
             self._left = self._padding = 0
         own: pax.Records = {}
+        long: pax.Records = {}
         while True:
             start = self._before + self._at
             block = self._block()
             if not block or block == ZERO_BLOCK:
-                self._end(bool(block), bool(own))
+                self._end(bool(block), bool(own or long))
                 return None
             try:
                 kind = block[156:157]
                 if kind not in _METADATA:
-                    return self._entry(parse_header(block), block, own)
-                self._metadata(kind, metadata_size(block), own)
+                    return self._entry(parse_header(block), block, pax.with_long(own, long) if long else own)
+                own = self._metadata(kind, metadata_size(block), own, long)
             except ValueError as error:
-                raise Corrupt(f"tar archive, header at byte {start}: {error}") from None
+                name = names.show(block[:100].partition(b"\0")[0])
+                raise Corrupt(f"tar archive, header at byte {start} ({name}): {error}") from None
 
     def _end(self, marked: bool, pending: bool) -> None:
         """Two zero blocks end an archive; one, or none, is taken as its end when nothing follows (as Go does)."""
@@ -182,73 +183,81 @@ class TarReader:
         if marked and self._block() not in (b"", ZERO_BLOCK):
             raise Corrupt(f"tar archive goes on behind its end, at byte {self.offset}")
 
-    def _metadata(self, kind: bytes, size: int, own: pax.Records) -> None:
+    def _metadata(self, kind: bytes, size: int, own: pax.Records, long: pax.Records) -> pax.Records:
+        """Read what stands before an entry: the records that hold for it from now on, or a name put into `long`."""
         data = self._take(size)
-        match kind:
-            case b"L":
-                own[b"path"] = data.partition(b"\0")[0]
-            case b"K":
-                own[b"linkpath"] = data.partition(b"\0")[0]
-            case b"g":
-                self._common = pax.merged({**self._common, **pax.parse_records(data)}, {})
-            case _:
-                own.update(pax.parse_records(data))
+        if kind == b"x":
+            # The last one counts alone, for Go as for GNU.
+            return pax.parse_records(data)
+        if kind == b"g":
+            pax.check_common(pax.parse_records(data))
+            if own or long:
+                raise ValueError("a global header stands between an entry and its own")
+            return own
+        name = data.partition(b"\0")[0]
+        if not name:
+            raise ValueError("a long name is empty")
+        long[b"path" if kind == b"L" else b"linkpath"] = name
+        return own
 
     def _entry(self, header: Header, block: bytes, own: pax.Records) -> Entry:
         kind = header.kind
-        if self._common or kind == b"S" or not own.keys() <= _SIMPLE:
-            return self._extended(header, block, pax.merged(self._common, own))
+        if kind == b"S" or not own.keys() <= _SIMPLE:
+            return self._extended(header, block, own)
         # Nearly all entries: a header, and no more before it than a long name or an exact time.
         name, link, mtime = header.name, header.link, b""
         if own:
             name, link = own.get(b"path") or name, own.get(b"linkpath") or link
             mtime = own.get(b"mtime", b"")
-        if kind in _FILE:
-            kind = b"5" if kind == b"\0" and name.endswith(b"/") else b"0"
-        stored = 0 if kind[0] in _BARE else header.size
+        if kind in _FILE or name[-1:] == b"/":
+            kind = _regular(kind, name, header.size)
+        if kind[0] in _BARE:
+            stored = 0
+            if header.size and kind in _NO_SIZE:
+                raise ValueError("what has no content has a length")
+        else:
+            stored = header.size
         self._left, self._padding = stored, -stored % BLOCK
         return Entry(
-            name, kind, stored, header.mode, header.uid, header.gid, _exact(mtime) if mtime else _clamp(header.mtime),
-            link, header.device, None, None,
+            name, kind, stored, header.mode, header.uid, header.gid,
+            pax.nanoseconds(mtime) if mtime else header.mtime * 1_000_000_000, link, header.device, None, None,
         )  # fmt: skip
 
     def _extended(self, header: Header, block: bytes, records: pax.Records) -> Entry:
-        kind = header.kind
+        form = pax.sparse_form(records)
+        size = _number(records, b"size", header.size)
+        kind = _regular(header.kind, records.get(b"path") or header.name, size)
         name = records.get(b"GNU.sparse.name") or records.get(b"path") or header.name
-        if kind == b"\0" and name.endswith(b"/"):
-            kind = b"5"
         bare = kind[0] in _BARE
-        stored = 0 if bare else _number(records, b"size", header.size)
+        if bare and size and (kind in _NO_SIZE or (kind == b"1" and b"size" in records)):
+            raise ValueError("what has no content has a length")
+        if form and (kind != b"0" or name.endswith(b"/")):
+            raise ValueError("what is no regular file is sparse")
+        stored = 0 if bare else size
         self._left, self._padding = stored, -stored % BLOCK
-        sparse, size = (None, stored) if bare else self._sparse(kind, block, records)
+        sparse = None
+        if kind == b"S":
+            if b"size" in records:
+                raise ValueError("a sparse file of GNU's old form has a pax record of its size")
+            pieces, size = self._old_map(block)
+            sparse = pax.check_map(pieces, self._left, size)
+        elif form:
+            leading, size = form
+            sparse = pax.check_map(self._leading_map() if leading else pax.sparse_map(records), self._left, size)
         mtime = records.get(b"mtime")
         return Entry(
             name,
             b"0" if kind in _DATA else kind,
-            size,
+            0 if bare else size,
             header.mode,
             _number(records, b"uid", header.uid),
             _number(records, b"gid", header.gid),
-            _exact(mtime) if mtime else _clamp(header.mtime),
+            pax.nanoseconds(mtime) if mtime else header.mtime * 1_000_000_000,
             records.get(b"linkpath") or header.link,
             header.device,
             pax.xattrs(records) or None,
             sparse,
         )
-
-    def _sparse(self, kind: bytes, block: bytes, records: pax.Records) -> tuple[Sequence[tuple[int, int]] | None, int]:
-        """The map and the real size, whichever of the four formats it is in."""
-        if kind == b"S":
-            pieces, size = self._old_map(block)
-        elif records.get(b"GNU.sparse.major") == b"1" and records.get(b"GNU.sparse.minor") == b"0":
-            size = _number(records, b"GNU.sparse.realsize", _number(records, b"GNU.sparse.size", 0))
-            pieces = self._leading_map()
-        elif b"GNU.sparse.map" in records or b"GNU.sparse.size" in records:
-            size = _number(records, b"GNU.sparse.size", _number(records, b"GNU.sparse.realsize", 0))
-            pieces = pax.sparse_map(records.get(b"GNU.sparse.map", b""))
-        else:
-            return None, self._left
-        return pax.check_map(pieces, self._left, size), size
 
     def _old_map(self, block: bytes) -> tuple[Sequence[tuple[int, int]], int]:
         pieces, size, more = parse_old_sparse(block)
@@ -279,12 +288,12 @@ def _number(records: pax.Records, key: bytes, otherwise: int) -> int:
     return pax.decimal(value) if value else otherwise
 
 
-def _exact(seconds: bytes) -> int:
-    """A record's time as nanoseconds, within what a timestamp can hold."""
-    return min(max(pax.nanoseconds(seconds), -_TIME_MAX), _TIME_MAX)
-
-
-def _clamp(seconds: int) -> int:
-    """As nanoseconds, within what a timestamp can hold."""
-    time = seconds * 1_000_000_000
-    return time if -_TIME_MAX < time < _TIME_MAX else min(max(time, -_TIME_MAX), _TIME_MAX)
+def _regular(kind: bytes, name: bytes, size: int) -> bytes:
+    """The flag of a file under any of its flags, or of a directory of before POSIX. Raises ValueError."""
+    if name[-1:] != b"/":
+        return b"0" if kind in _FILE else kind
+    if kind in b"07S":
+        raise ValueError("a regular file's name ends with a slash: it is a directory to some")
+    if kind == b"\0" and size:
+        raise ValueError("what has no content has a length")
+    return b"5" if kind == b"\0" else kind

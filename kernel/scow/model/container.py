@@ -70,6 +70,30 @@ class ContainerSpec:
     log_max_file: int = 1
     #: Which snapshots the layers are, where the driver is not `storage` (a `host:` image's root).
     layer_drivers: tuple[str, ...] = ()
+    #: How many of the process's words are the ENTRYPOINT; the others are CMD. None: written before this was kept.
+    entry_words: int | None = None
+
+    @property
+    def entrypoint(self) -> tuple[str, ...]:
+        """Docker's Config.Entrypoint; empty where it isn't known."""
+        return self.process.args[: self.entry_words or 0]
+
+    @property
+    def cmd(self) -> tuple[str, ...]:
+        """Docker's Config.Cmd."""
+        return self.process.args[self.entry_words or 0 :]
+
+    @property
+    def env(self) -> tuple[str, ...]:
+        """Docker's Config.Env: what the image and the user said, without the name that each container is given."""
+        given = f"HOSTNAME={self.isolation.hostname}"
+        return tuple(entry for entry in self.process.env if entry != given)
+
+    @property
+    def exposed_ports(self) -> tuple[str, ...]:
+        """Docker's Config.ExposedPorts: a published port is exposed, too."""
+        published = (f"{port.container_port}/{port.protocol}" for port in self.ports)
+        return tuple(dict.fromkeys((*self.exposed, *published)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ DOCKER_MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_CONFIG: Final = "application/vnd.docker.container.image.v1+json"
 DOCKER_LAYER: Final = "application/vnd.docker.image.rootfs.diff.tar"
+#: What some senders call a layer, as every blob comes under that name.
+OCTETS: Final = "application/octet-stream"
 #: The only layer of a `host:` image: this machine's root directory. No blob lies behind it.
 HOST_LAYER: Final = "application/vnd.scow.host.rootfs.v1"
 
@@ -38,6 +40,7 @@ TAR_LAYERS: Final[Mapping[str, str]] = {
     DOCKER_LAYER + ".zstd": "zstd",
     "application/vnd.docker.image.rootfs.foreign.diff.tar": "none",
     "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip": "gzip",
+    OCTETS: "any",
 }
 
 

@@ -57,7 +57,10 @@ class Sink(Protocol):
 
 
 class Destination(Protocol):
-    """A place that an image goes out to, open. Blobs come first, manifests after what they name."""
+    """A place that an image goes out to, open. Blobs come first, manifests after what they name.
+
+    One that has an attribute `oci_only` which is true gets OCI's documents, whatever the image has here.
+    """
 
     async def blob(
         self,

@@ -31,6 +31,10 @@ from scow.model.platform import Platform
 MANIFEST_MAX: Final = 4 * 1024 * 1024
 #: The largest image configuration that is read.
 CONFIG_MAX: Final = 8 * 1024 * 1024
+#: What overlayfs stacks at most (OVL_MAX_STACK, fs/overlayfs/params.h); docker's own bound is 127 layers.
+LAYERS_MAX: Final = 500
+#: Lines of a history, most of which make no layer: far more than any Dockerfile has.
+HISTORY_MAX: Final = 10_000
 _DOCKER_SCHEMA1: Final = "application/vnd.docker.distribution.manifest.v1+"
 
 
@@ -226,11 +230,21 @@ def parse_document(data: bytes, media_type: str) -> Manifest | Index:
     return _manifest(manifest, media_type)
 
 
+def check_layers(count: int) -> None:
+    """Raises Unsupported for more layers than can be mounted: better before they are fetched, unpacked or made."""
+    if count > LAYERS_MAX:
+        raise Unsupported(
+            f"the image has {count} layers, more than the {LAYERS_MAX} that can be mounted",
+            hint="flatten it: `export` a container made from it with another engine, then `scow import`",
+        )
+
+
 def _manifest(parsed: _ManifestJSON, media_type: str) -> Manifest:
     config = _descriptor(parsed.config)
     artifact = parsed.artifact_type or (None if config.media_type in CONFIGS else config.media_type)
     if artifact or config.media_type == OCI_EMPTY:
         raise Unsupported(f"this is an artifact of type {artifact or config.media_type}, not an image")
+    check_layers(len(parsed.layers))
     layers = tuple(_descriptor(layer) for layer in parsed.layers)
     for layer in layers:
         if layer.media_type not in TAR_LAYERS and layer.media_type != HOST_LAYER:
@@ -239,10 +253,13 @@ def _manifest(parsed: _ManifestJSON, media_type: str) -> Manifest:
 
 
 def parse_config(data: bytes) -> ImageConfig:
-    """Read an image configuration. Raises Corrupt."""
+    """Read an image configuration. Raises Corrupt; Unsupported for more layers than can be mounted."""
     if len(data) > CONFIG_MAX:
         raise Corrupt(f"image configuration is larger than {CONFIG_MAX} bytes")
     parsed = _decode(data, _ConfigJSON, "image configuration")
+    check_layers(len(parsed.rootfs.diff_ids or ()))
+    if len(parsed.history or ()) > HISTORY_MAX:
+        raise Unsupported(f"the image's history has {len(parsed.history or ())} lines, more than {HISTORY_MAX}")
     run = parsed.config or _RunJSON()
     return ImageConfig(
         platform=Platform(parsed.os or "linux", parsed.architecture, parsed.variant or ""),

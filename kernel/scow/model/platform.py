@@ -9,14 +9,8 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from scow.errors import Invalid
+from scow.model.architectures import ARCHITECTURES
 
-_ARCH: Final = {
-    "x86_64": ("amd64", ""), "x86-64": ("amd64", ""), "amd64": ("amd64", ""),
-    "i386": ("386", ""), "i486": ("386", ""), "i586": ("386", ""), "i686": ("386", ""),
-    "aarch64": ("arm64", ""), "arm64": ("arm64", ""),
-    "armhf": ("arm", "v7"), "armv7l": ("arm", "v7"), "armel": ("arm", "v6"), "armv6l": ("arm", "v6"),
-    "ppc64le": ("ppc64le", ""), "s390x": ("s390x", ""), "riscv64": ("riscv64", ""), "loongarch64": ("loong64", ""),
-}  # fmt: skip
 #: What may stand alone.
 _SYSTEMS: Final = frozenset(("linux", "windows", "darwin", "freebsd", "netbsd", "openbsd", "solaris", "illumos"))
 _MACHINES: Final = frozenset(
@@ -49,13 +43,13 @@ class Platform:
         if len(parts) == 1:
             if parts[0] in _SYSTEMS:
                 parts = [parts[0], os.uname().machine]
-            elif parts[0] in _ARCH or parts[0] in _MACHINES:
+            elif parts[0] in ARCHITECTURES or parts[0] in _MACHINES:
                 parts = ["linux", parts[0]]
             else:
                 raise Invalid(
                     f"platform {text!r}: unknown operating system or architecture", hint="for example linux/arm64"
                 )
-        architecture, variant = _ARCH.get(parts[1], (parts[1], ""))
+        architecture, variant = ARCHITECTURES.get(parts[1], (parts[1], ""))
         if len(parts) == 3:
             variant = parts[2]
         return cls(parts[0], architecture, variant)
@@ -64,7 +58,7 @@ class Platform:
     def host(cls) -> Platform:
         """This machine's platform."""
         machine = os.uname().machine
-        architecture, variant = _ARCH.get(machine, (machine, ""))
+        architecture, variant = ARCHITECTURES.get(machine, (machine, ""))
         return cls("linux", architecture, variant)
 
     def rank(self, wanted: Platform) -> int | None:

@@ -97,6 +97,8 @@ class Faults:
     claimed_digest: str | None = None
     #: The Content-Type of manifests, instead of their own.
     content_type: str | None = None
+    #: The status of a HEAD of any blob.
+    blob_head: int = 0
     ignore_range: bool = False
     refuse_range: bool = False
     #: What happens to ranges with an end: a status instead; a Content-Range, a length or an ETag that is another one.
@@ -518,6 +520,9 @@ class _Conversation:
         return [("Location", f"{request.path}?state={len(taken)}"), ("Range", f"0-{max(len(taken) - 1, 0)}")]
 
     async def _blob(self, request: Request, digest: str) -> None:
+        if self._method == "HEAD" and self._faults.blob_head:
+            await self._error(self._faults.blob_head, "UNSUPPORTED", "no such method")
+            return
         data = self._registry.blobs.get(digest)
         if data is None:
             await self._error(404, "BLOB_UNKNOWN", "blob unknown to registry")

@@ -28,6 +28,7 @@ from scow.api import (
     Platform,
     ScowError,
     chain_ids,
+    check_layers,
 )
 from scow.api.layers import TarWriter
 from scow.engine.builders import BuildEvent, BuildRequest
@@ -178,6 +179,9 @@ class Solver:
             await self._done[stage.base].wait()
         solved = await self._begin(stage)
         total = sum(step.op is not None for step in stage.steps)
+        # All but WORKDIR surely make one.
+        makers = sum(not isinstance(step.op, WorkdirOp) for step in stage.steps if step.op is not None)
+        check_layers(len(solved.stack) + makers)
         number = 0
         for step in stage.steps:
             for origin in origins(step):

@@ -80,7 +80,8 @@ class Cli:
                 self.settings[name.replace("-", "_")] = args.text(name)
 
     def out(self, text: str) -> None:
-        """Write a line to standard output. Raises StdoutClosed."""
+        """Write text and a newline to standard output, harmless on a terminal. Raises StdoutClosed."""
+        text = visible(text) if self.is_tty(self.stdout) else text
         self.out_bytes(text.encode(errors="surrogateescape") + b"\n")
 
     def out_bytes(self, data: bytes) -> None:
@@ -91,7 +92,8 @@ class Cli:
             raise StdoutClosed from None
 
     def err(self, text: str) -> None:
-        """Write a line to standard error. That it can't be written is nobody's trouble."""
+        """Write text and a newline to standard error. That it can't be written is nobody's trouble."""
+        text = visible(text) if self.is_tty(self.stderr) else text
         try:
             write_all(self.stderr, text.encode(errors="surrogateescape") + b"\n")
         except OSError:
@@ -115,3 +117,21 @@ def write_all(descriptor: int, data: bytes) -> None:
             poll = select.poll()
             poll.register(descriptor, select.POLLOUT)
             poll.poll()
+
+
+#: Overrides of the direction of writing, which make a line read otherwise than it is (Unicode TR36).
+_DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def visible(text: str) -> str:
+    """Text for a terminal, where much comes from strangers: control characters but newline and tab are escaped."""
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(char: str) -> str:
+    code = ord(char)
+    if code < 0x20 or 0x7F <= code < 0xA0:
+        return char if char in "\n\t" else f"\\x{code:02x}"
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"  # a byte that is no text (surrogateescape)
+    return f"\\u{code:04x}" if char in _DIRECTIONS else char

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from scow.api import Container, Exists, Invalid
+from scow.api import Container, Exists, Invalid, Named, parse_reference
 from scow_plugins.cli._cli import Cli
 from scow_plugins.cli._flags import Args
 from scow_plugins.cli._names import familiar, pulling
@@ -21,18 +21,25 @@ if TYPE_CHECKING:
 async def create(cli: Cli, engine: Engine, request: CreateRequest, args: Args) -> Container:
     """The new container, its ID written to --cidfile."""
 
+    # A place of this machine is looked at anew each time: there is no image of that name here, and none is downloaded.
+    is_name = isinstance(parse_reference(request.image, engine.transports()), Named)
+
     def begin() -> list[str]:
-        missing = [f"Unable to find image '{familiar(request.image)}' locally"] if request.pull == "missing" else []
-        return [*missing, pulling(request.image, engine.transports())]
+        missing = [f"Unable to find image '{familiar(request.image)}' locally"]
+        return [
+            *(missing if is_name and request.pull == "missing" else []),
+            pulling(request.image, engine.transports()),
+        ]
 
     warnings: list[str] = []
     with _id_file(args.text("cidfile")) as write:
-        async with metered(cli, cli.stderr, begin, quiet=args.on("quiet")) as meter:
+        async with metered(cli, cli.stderr, begin, quiet=args.on("quiet"), late=not is_name) as meter:
             container = await engine.create(request, progress=meter.update if meter else None, warn=warnings.append)
         write.append(container.spec.id)
-    if meter is not None and meter.begun:
+    if meter is not None and meter.begun and is_name:
         cli.err(f"Digest: {container.spec.manifest}")
-        cli.err(f"Status: Downloaded newer image for {familiar(request.image)}")
+        fresh = meter.fetched or request.pull == "missing"
+        cli.err(f"Status: {'Downloaded newer image' if fresh else 'Image is up to date'} for {familiar(request.image)}")
     for warning in warnings:
         cli.err(f"WARNING: {printable(warning)}")
     return container

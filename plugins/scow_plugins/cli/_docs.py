@@ -36,6 +36,13 @@ All commands: 130 after Ctrl-C, 141 when nobody reads their output. Of several c
 makes the exit code 1. By kind of error:
 """
 _TEMPLATES = """\
+## Output on a terminal
+
+Labels, histories, names and messages come from strangers: on a terminal their control characters, but for newline and
+tab, are shown as `\\x1b`. Into a pipe or a file goes what is there, with `--format` byte for byte; tables have
+none anywhere.
+What a container writes itself (`run`, `logs`, `attach`, `exec`) is never changed.
+
 ## --format
 
 `json`, `table`, or a Go template: `{{.Field}}`, `{{.A.B}}`, `{{json .}}`, `{{index .Labels "key"}}`, `{{range}}`,

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -35,6 +35,15 @@ _WORDS: Final = {
     "present": "Layer already exists",
 }
 _LINES: Final = {**_WORDS, "waiting": "Pulling fs layer"}
+#: Where nothing is pulled: what `scow load` reads lies here.
+_LOADING: Final = {
+    "waiting": "Loading layer",
+    "downloading": "Loading layer",
+    "downloaded": "Loaded",
+    "complete": "Load complete",
+}
+#: What tells of nothing that is done.
+_IDLE: Final = frozenset({"waiting", "exists"})
 _ENDED: Final = frozenset({"complete", "exists", "pushed", "mounted", "present"})
 _MOVING: Final = frozenset({"downloading", "unpacking", "pushing"})
 
@@ -42,8 +51,9 @@ _MOVING: Final = frozenset({"downloading", "unpacking", "pushing"})
 class Layer:
     """What is known of one layer, and how fast it comes."""
 
-    def __init__(self, name: str, now: float) -> None:
+    def __init__(self, name: str, now: float, words: Mapping[str, str] = _WORDS) -> None:
         self.name = name
+        self._words = words
         self.phase = "waiting"
         self.current = 0
         self.total = 0
@@ -66,7 +76,7 @@ class Layer:
 
     def line(self, width: int) -> str:
         """`a1b2c3d4e5f6: Downloading [====>   ]  1.2MB/3.4MB  5MB/s`, at most `width` characters."""
-        text = f"{self.name}: {_WORDS.get(self.phase, self.phase)}"
+        text = f"{self.name}: {self._words.get(self.phase, self.phase)}"
         if self.phase not in _MOVING or not self.total:
             return text[:width]
         amount = f"  {human_size(self.current)}/{human_size(self.total)}"
@@ -84,7 +94,10 @@ def bar(part: float, width: int) -> str:
 
 
 class Meter:
-    """The progress of a pull or a push. `update` is called by the engine; `draw` by the clock."""
+    """The progress of a pull or a push. `update` is called by the engine; `draw` by the clock.
+
+    `loading` has the words for what comes from here; `late` says nothing at all until there is something to do.
+    """
 
     def __init__(
         self,
@@ -93,8 +106,15 @@ class Meter:
         terminal: bool,
         begin: Callable[[], list[str]],
         clock: Callable[[], float] = time.monotonic,
+        loading: bool = False,
+        late: bool = False,
     ) -> None:
         self.begun = False
+        #: Whether a layer came that wasn't here.
+        self.fetched = False
+        self._words = {**_WORDS, **_LOADING} if loading else _WORDS
+        self._lines = self._words if loading else _LINES
+        self._late = late
         self._fd = descriptor
         self._terminal = terminal
         self._begin = begin
@@ -104,6 +124,10 @@ class Meter:
 
     def update(self, news: Progress) -> None:
         """Take a piece of news."""
+        idle = news.layer is None or news.phase in _IDLE
+        self.fetched |= not idle
+        if self._late and idle and not self.begun:
+            return
         if not self.begun:
             self.begun = True
             self._write("".join(line + "\n" for line in self._begin()))
@@ -113,10 +137,10 @@ class Meter:
         layer = self._layers.get(name)
         fresh = layer is None
         if layer is None:
-            layer = self._layers[name] = Layer(name, self._clock())
+            layer = self._layers[name] = Layer(name, self._clock(), self._words)
         changed = layer.update(news.phase, news.current, news.total, self._clock())
         if not self._terminal and (changed or fresh) and news.phase not in _MOVING:
-            self._write(f"{name}: {_LINES.get(news.phase, news.phase)}\n")
+            self._write(f"{name}: {self._lines.get(news.phase, news.phase)}\n")
 
     def draw(self, *, last: bool = False) -> None:
         """Draw the bars anew over the old ones."""
@@ -146,14 +170,14 @@ class Meter:
 
 @asynccontextmanager
 async def metered(
-    cli: Cli, descriptor: int, begin: Callable[[], list[str]], *, quiet: bool
+    cli: Cli, descriptor: int, begin: Callable[[], list[str]], *, quiet: bool, loading: bool = False, late: bool = False
 ) -> AsyncIterator[Meter | None]:
     """A meter that is drawn ten times a second while the block runs; None when nothing is to be shown."""
     if quiet:
         yield None
         return
     terminal = cli.is_tty(descriptor) and cli.environ.get("TERM") != "dumb"
-    meter = Meter(descriptor, terminal=terminal, begin=begin)
+    meter = Meter(descriptor, terminal=terminal, begin=begin, loading=loading, late=late)
     async with trio.open_nursery() as nursery:
         if terminal:
             nursery.start_soon(_ticking, meter)

@@ -112,6 +112,8 @@ def _entry(descriptor: Descriptor, place: Place, name: Reference | None) -> dict
 class _Directory:
     """A `Destination` in a directory."""
 
+    oci_only: Final = True
+
     def __init__(self, place: Place) -> None:
         self.listing = _Listing(place)
         self._root = place.path
@@ -188,6 +190,7 @@ class _Archive:
 
     def __init__(self, place: Place, file: BinaryIO) -> None:
         self.listing = _Listing(place)
+        self.oci_only: Final = place.transport == "oci-archive"
         self._file = file
         self._turn = trio.Lock()
         self._documents: set[Digest] = set()

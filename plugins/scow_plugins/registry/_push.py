@@ -34,6 +34,9 @@ _NO_MATTER: Final = 64 * 1024
 _RANGE: Final = re.compile(r"(?:bytes=)?0-(\d{1,18})")
 #: What a registry says that doesn't take pieces, or not these.
 _NO_PIECES: Final = frozenset({400, 404, 405, 411, 415, 416, 501})
+#: What it says of a blob that isn't there, and where it doesn't answer HEAD, or not those who may only write: then
+#: nobody knows whether the blob is there, and it is sent. What is wrong beside that is told by the upload.
+_NOT_SEEN: Final = frozenset({400, 403, 404, 405, 406, 410, 415, 501})
 
 
 @dataclass(slots=True)
@@ -85,8 +88,8 @@ class Pusher:
 
     async def _has(self, descriptor: Descriptor) -> bool:
         url = f"{self._base}/blobs/{descriptor.digest}"
-        async with self._session.ask("HEAD", self._endpoint, url, self._scope, also=frozenset({404})) as answer:
-            return answer.status != 404
+        async with self._session.ask("HEAD", self._endpoint, url, self._scope, also=_NOT_SEEN) as answer:
+            return answer.status not in _NOT_SEEN
 
     async def _begin(self, descriptor: Descriptor, origins: tuple[str, ...]) -> tuple[_Upload, bool]:
         """An upload, and whether the blob came from another repository, so that there is nothing to send."""

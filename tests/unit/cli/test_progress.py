@@ -137,3 +137,25 @@ def test_nobody_watches() -> None:
     os.close(reading)
     meter(writing, Clock(), terminal=False).update(Progress("x", A, "waiting"))
     os.close(writing)
+
+
+def test_what_lies_here_is_loaded_and_not_pulled(tmp_path: Path) -> None:
+    with open(tmp_path / "out", "w+b") as file:
+        shown = Meter(file.fileno(), terminal=False, begin=list, loading=True)
+        for phase in ("waiting", "downloading", "downloaded", "unpacking", "complete"):
+            shown.update(Progress("x", A, phase))
+    lines = ["Loading layer", "Loaded", "Load complete"]
+    assert (tmp_path / "out").read_text().splitlines() == [f"{A.short}: {line}" for line in lines]
+
+
+def test_nothing_is_said_of_a_place_where_all_is_known(tmp_path: Path) -> None:
+    with open(tmp_path / "out", "w+b") as file:
+        shown = Meter(file.fileno(), terminal=False, begin=lambda: ["Pulling from oci:x"], late=True)
+        for news in (Progress("x", None, "resolving"), Progress("x", A, "waiting"), Progress("x", A, "exists")):
+            shown.update(news)
+        assert not shown.begun
+        assert not shown.fetched
+        shown.update(Progress("x", B, "complete"))
+    assert shown.begun
+    assert shown.fetched
+    assert (tmp_path / "out").read_text().splitlines() == ["Pulling from oci:x", f"{B.short}: Pull complete"]

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scow_plugins.cli._cli import Cli
 from scow_plugins.cli._tty import DetachKeys, parse_keys, raw, terminal_size
 
 
@@ -103,3 +104,18 @@ def test_against_the_simple_way(keys: bytes, pieces: list[bytes]) -> None:
         assert typed.startswith(out)
         assert keys.startswith(held)
         assert held != keys
+
+
+def test_what_strangers_say_moves_no_cursor() -> None:
+    """Labels, histories, messages: escaped on a terminal, and as they are in a pipe."""
+    said = "\x1b]0;owned\x07a\tb\r\x9b2J\u202ec ü 日本 \udc9b"
+    master, slave = os.openpty()
+    reader, writer = os.pipe()
+    Cli(stdout=slave, stderr=slave).out(said)
+    Cli(stdout=slave, stderr=slave).err(said)
+    Cli(stdout=writer, stderr=writer).out(said)
+    shown = "\\x1b]0;owned\\x07a\tb\\x0d\\x9b2J\\u202ec ü 日本 \\x9b"
+    assert os.read(master, 1000).decode().replace("\r\n", "\n").expandtabs() == (shown + "\n").expandtabs() * 2
+    assert os.read(reader, 1000) == said.encode(errors="surrogateescape") + b"\n"
+    for each in (master, slave, reader, writer):
+        os.close(each)

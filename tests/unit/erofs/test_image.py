@@ -250,3 +250,16 @@ def test_what_only_this_layer_has_is_not_looked_for_below(
     reader = Reader(make(archive(file("new/a/b/c"), file("old/a/b/c"), file("new/d/e")), lower=lower))
     assert looked == [b"new", b"old", b"old/a"]
     assert [reader.paths()[name].mode for name in (b"new", b"old")] == [0o40755, 0o40750]
+
+
+def test_hard_links_that_aufs_kept(make: Make) -> None:
+    layer = archive(
+        file(".wh..wh.aufs"), directory(".wh..wh.orph"), directory(".wh..wh.plnk"),
+        file(".wh..wh.plnk/8.650", b"linked"),
+        file(".wh..wh.plnk/8.651", b"of nobody"), hardlink("one", ".wh..wh.plnk/8.650"), directory("d"),
+        hardlink("d/two", ".wh..wh.plnk/8.650"),
+    )  # fmt: skip
+    reader = Reader(make(layer))
+    assert sorted(reader.paths()) == [b"d", b"d/two", b"one"]
+    one = reader.root.children[b"one"]
+    assert (reader.content(one), one.nlink, reader.root.nlink) == (b"linked", 2, 3)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scow.errors import Corrupt, ScowError, Unsupported
 from scow.model.descriptor import DOCKER_CONFIG, DOCKER_LIST, OCI_CONFIG, OCI_EMPTY, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
 from scow.model.digest import Digest, chain_ids
-from scow.model.image import MANIFEST_MAX, ImageConfig, Index, Manifest, parse_config, parse_document
+from scow.model.image import LAYERS_MAX, MANIFEST_MAX, ImageConfig, Index, Manifest, parse_config, parse_document
 from scow.model.platform import Platform
 
 HEX = "a" * 64
@@ -201,3 +201,14 @@ def test_any_cut_of_a_good_document(data: st.DataObject) -> None:
     whole = json.dumps(manifest()).encode()
     start, end = sorted(data.draw(st.tuples(*[st.integers(0, len(whole))] * 2)))
     only_scow_errors(parse_document, whole[:start] + whole[end:], "")
+
+
+def test_a_bound_on_layers_and_on_history() -> None:
+    """A small layer may be listed as often as one likes."""
+    parse(manifest(layers=[descriptor()] * LAYERS_MAX))
+    with pytest.raises(Unsupported, match=f"has {LAYERS_MAX + 1} layers"):
+        parse(manifest(layers=[descriptor()] * (LAYERS_MAX + 1)))
+    with pytest.raises(Unsupported, match="has 600 layers"):
+        parse_config(json.dumps({"rootfs": {"diff_ids": [DIGEST] * 600}}).encode())
+    with pytest.raises(Unsupported, match="history has 10001 lines"):
+        parse_config(json.dumps({"rootfs": {"diff_ids": [DIGEST]}, "history": [{}] * 10001}).encode())

@@ -42,6 +42,8 @@ def test_command(
 ) -> None:
     spec = merged({"entrypoint": entrypoint, "cmd": cmd}, entrypoint=asked_entrypoint, args=args)
     assert spec.process.args == result
+    own = entrypoint if asked_entrypoint is None else asked_entrypoint
+    assert (spec.entrypoint, spec.cmd) == (own, result[len(own) :])
 
 
 @pytest.mark.parametrize("request_", [{}, {"entrypoint": ()}])
@@ -129,3 +131,13 @@ def test_new_names_are_names() -> None:
     for _ in range(50):
         assert check_name(new_name())
         assert re.fullmatch("[0-9a-f]{64}", new_id())
+
+
+def test_what_docker_shows_of_it() -> None:
+    """Published ports are exposed; the name that each container is given is no variable of its configuration."""
+    ports = (PortMapping(80, 8080), PortMapping(53, 53, "udp"))
+    spec = merged({"cmd": ("c",), "env": ("A=1",), "exposed_ports": ("80/tcp", "443/tcp")}, ports=ports)
+    assert spec.exposed_ports == ("80/tcp", "443/tcp", "53/udp")
+    assert spec.env == ("A=1",)
+    assert len(spec.process.env) == 2
+    assert merged({"cmd": ("c",)}, env=("HOSTNAME=mine",)).env == ("HOSTNAME=mine",)

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scow.engine.builders import BuildRequest
+from scow.engine.types import CreateRequest
 from scow.errors import ANSWERS, Conflict, Internal, Invalid, Kind, NotFound, ScowError, Unavailable, error_of
 from scow.lifecycle import TRANSITIONS, Happening, step
 from scow.model.container import Status
@@ -198,3 +200,15 @@ def test_lifecycle_is_total(status: Status, happening: Happening) -> None:
 def test_lifecycle_always_has_a_way_to_the_end() -> None:
     for status in Status:
         assert step(status, Happening.DISCARD, "web") is Status.REMOVING
+
+
+@pytest.mark.parametrize("bad", ["a\nb", "a\rb", "\x1b[2J", "a\x00", "a\u2028b"])
+@pytest.mark.parametrize("field", ["hostname", "domainname", "nameservers", "search", "dns_options", "extra_hosts"])
+def test_no_word_makes_a_line_of_its_own(field: str, bad: str) -> None:
+    """They end up in /etc/hosts and /etc/resolv.conf of the container."""
+    value = {"hostname": bad, "domainname": bad, "extra_hosts": ((bad, "192.0.2.1"),)}.get(field, (bad,))
+    with pytest.raises(Invalid, match="control character"):
+        CreateRequest("image", **{field: value})  # type: ignore[arg-type]
+    if field == "extra_hosts":
+        with pytest.raises(Invalid, match="control character"):
+            BuildRequest(extra_hosts=(("name", bad),))  # type: ignore[call-arg]

@@ -3,6 +3,7 @@
 # ruff: noqa: PT012
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -338,3 +339,16 @@ def test_the_directory_goes_between_open_and_lock(tmp_path: Path, monkeypatch: p
     assert len(calls) == 2
     assert os.fstat(fd).st_ino == (rundir / "lock").stat().st_ino
     os.close(fd)
+
+
+def test_a_row_that_an_earlier_release_wrote(database: Database) -> None:
+    """It knows nothing of what is kept by now: which of the words are the entrypoint's."""
+    made = containers.insert(database, spec(entry_words=1))
+    with database.write() as connection:
+        (text,) = connection.execute("SELECT spec FROM containers").fetchone()
+        row = json.loads(text)
+        del row["entry_words"]
+        connection.execute("UPDATE containers SET spec=?", (json.dumps(row).encode(),))
+    (read,) = containers.listing(database)
+    assert made.spec.entrypoint == ("true",)
+    assert (read.spec.entry_words, read.spec.entrypoint, read.spec.cmd) == (None, (), ("true",))

@@ -24,7 +24,18 @@ from scow.layers.names import beneath
 from scow.layers.removal import delete, remove_tree
 from scow.layers.tree import Tree
 from scow.model.digest import Digest
-from scow.testing.layers import BytesBlob, Member, archive, contents, directory, file, opaque, symlink, whiteout
+from scow.testing.layers import (
+    BytesBlob,
+    Member,
+    archive,
+    contents,
+    directory,
+    file,
+    hardlink,
+    opaque,
+    symlink,
+    whiteout,
+)
 
 Model = dict[str, bytes | str]
 
@@ -274,3 +285,21 @@ def test_many_directories_replaced_many_times(tmp_path: Path) -> None:
     extract(archive(*many, *again, directory("x"), directory("x/d"), file("x/d/f"), file("x")), tmp_path / "one", None)
     assert (tmp_path / "one" / "x").read_bytes() == b""
     assert time.process_time() - began < 20
+
+
+def test_hard_links_that_aufs_kept(tmp_path: Path) -> None:
+    """Layers of that time have the file among aufs's own, and hard links to it."""
+    layer = archive(
+        file(".wh..wh.aufs"), directory(".wh..wh.orph"), directory(".wh..wh.plnk"),
+        file(".wh..wh.plnk/8.650", b"linked"),
+        file(".wh..wh.plnk/8.651", b"of nobody"), hardlink("one", ".wh..wh.plnk/8.650"), directory("d"),
+        hardlink("d/two", ".wh..wh.plnk/8.650"),
+    )  # fmt: skip
+    extract(layer, tmp_path / "root", None)
+    assert sorted(os.listdir(tmp_path / "root")) == ["d", "one"]
+    one, two = tmp_path / "root" / "one", tmp_path / "root" / "d" / "two"
+    assert one.read_bytes() == b"linked"
+    assert one.stat().st_ino == two.stat().st_ino
+    assert one.stat().st_nlink == 2
+    with pytest.raises(Corrupt, match="isn't there"):
+        extract(archive(hardlink("one", ".wh..wh.plnk/8.650")), tmp_path / "other", None)

@@ -269,3 +269,13 @@ class TestKeeping:
         assert "secret" not in (docker_config / "config.json").read_text()
         assert await forget_login("docker.io")
         assert (tmp_path / "erase").read_text() == hub
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 405, 501])
+async def test_a_registry_that_answers_no_head(puller, status):
+    """Nobody knows whether the blob is there, so it is sent; what else is wrong is told by the upload."""
+    registry = Registry()
+    registry.add_blob(DATA)
+    registry.faults.blob_head = status
+    async with pushing(puller, registry) as place:
+        assert (await put(place))[0] == "pushed"

@@ -53,7 +53,8 @@ class LayerWriter:
             raise Corrupt(f"layer contains {names.show(entry.name)} of the unknown kind {entry.kind!a}")
         directory, _, name = path.rpartition(b"/")
         try:
-            if b".wh." in path and self._is_whiteout(directory, name):
+            kept = b".wh." in path and names.is_linked(directory, name, entry.kind)
+            if b".wh." in path and not kept and self._is_whiteout(directory, name):
                 return
             if path:
                 check_name(name)
@@ -67,6 +68,9 @@ class LayerWriter:
 
     def finish(self, uuid: bytes) -> None:
         """Write what the entries say in sum: the image is complete. Raises like `add`."""
+        kept = self._tree.root.children.pop(names.AUFS_LINKS, None)
+        if kept is not None:
+            self._drop(kept)
         try:
             write_tree(self._image, self._tree, self._links, uuid)
         except OSError as error:

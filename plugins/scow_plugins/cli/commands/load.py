@@ -34,7 +34,8 @@ async def main(cli: Cli, args: Args) -> int:
     except OSError as error:
         raise NotFound(f"can't open {path}: {(error.strerror or '').lower()}") from None
     with source:
-        async with cli.engine() as engine, metered(cli, cli.stdout, list, quiet=args.on("quiet")) as meter:
+        quiet = args.on("quiet")
+        async with cli.engine() as engine, metered(cli, cli.stdout, list, quiet=quiet, loading=True) as meter:
             loaded = await engine.load(
                 source, platform=platform, storage=args.text("storage"), progress=meter.update if meter else None
             )

@@ -70,5 +70,7 @@ async def _push(cli: Cli, engine: Engine, args: Args, name: str, target: str | N
         cli.out(result.name)
         return
     cli.out(f"{where.rpartition(':')[2]}: digest: {result.digest} size: {result.size}")
+    if result.converted:
+        cli.err("note: Docker's media types became OCI's there, so the digest is another one than here")
     if not result.whole:
         cli.err("note: only this platform's image was pushed, because the others of its index are not here")

@@ -19,7 +19,7 @@ COMMAND = Command(
 
 
 async def main(cli: Cli, args: Args) -> int:
-    """Prints nothing beside the archive."""
+    """Prints nothing beside the archive but whose digest is another one there."""
     kind = args.text("format") or ""
     if kind not in ("docker-archive", "oci-archive"):
         raise UsageError(f"unknown format {kind!r}", hint="there are docker-archive and oci-archive")
@@ -30,8 +30,10 @@ async def main(cli: Cli, args: Args) -> int:
         raise UsageError(f"{path} can't be written: its path has a colon", hint="redirect standard output to it")
     async with cli.engine() as engine:
         if path:
-            await engine.save(args.words, path, format=kind)
-            return 0
-        with Through(cli) as inlet:
-            await engine.save(args.words, inlet, format=kind)
+            changed = await engine.save(args.words, path, format=kind)
+        else:
+            with Through(cli) as inlet:
+                changed = await engine.save(args.words, inlet, format=kind)
+    for name in changed:
+        cli.err(f"note: Docker's media types of {name} became OCI's there, so its digest is another one than here")
     return 0
