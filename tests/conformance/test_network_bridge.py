@@ -67,6 +67,8 @@ class Machine:
     def build(self) -> None:
         """Loopback and a LAN: the machine is 192.0.2.1, its neighbour 192.0.2.2 and its gateway for nothing else."""
         _program("ip link set lo up")
+        # A new namespace begins with the settings of the first one, which Docker may have made a router.
+        _write("/proc/sys/net/ipv4/ip_forward", "0")
         # Neighbour discovery would change the picture in the middle of a test.
         _write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")
         self.lan = new_netns()

@@ -20,7 +20,7 @@ import msgspec
 from scow.api import Conflict, Unsupported
 from scow.api.linux import inside_netns
 
-from . import Settings, _forwarding, _ipam, _links, _nft, _rules
+from . import Settings, _firewall, _forwarding, _ipam, _legacy, _links, _nft, _rules, _ruleset
 from ._conntrack import forget_earlier, forget_redirected
 from ._dns import host_nameservers
 from ._netlink import NETFILTER, ROUTE, Netlink, NetlinkError
@@ -102,6 +102,7 @@ class Network:
             _configure(netns, IPv4Interface((address, subnet.prefixlen)), _ipam.gateway_of(subnet))
             self._rules(state, filters, lease)
             self._forwarding(state, route, filters)
+            self._firewalls(state, route, filters)
             forget_earlier(filters, lease)
             _settle(route, self._name, veth, address)
         return IPv4Interface((address, subnet.prefixlen)), _ipam.gateway_of(subnet)
@@ -164,6 +165,8 @@ class Network:
                 route.attempt([_links.delete_link(link.name) for link in doomed])
             if _nft.table_comment(filters, self._table) is not None:
                 _nft.commit(filters, [_nft.delete_table(self._table)])
+            _firewall.withdraw(filters, self._name)
+            state.accepted, state.refused = None, ""
             self._restore(state, filters)
         return 0
 
@@ -264,6 +267,8 @@ class Network:
         messages = [*_rules.base(self._table, self._name, state.network())]
         messages += _rules.publish(self._table, state.leases.values())
         messages += _rules.open_devices(self._table, state.opened)
+        if state.accepted is not None:
+            messages += _rules.accept_devices(self._table, self._name, state.accepted)
         _nft.commit(filters, messages)
 
     def _unpublish(self, filters: Netlink, lease: Lease) -> None:
@@ -301,6 +306,46 @@ class Network:
             self._store.save(state)
             _nft.commit(filters, _rules.open_devices(self._table, fresh))
         _forwarding.open_devices(closed)
+
+    def _firewalls(self, state: State, route: Netlink, filters: Netlink) -> None:
+        """See to it that others' firewalls let our packets pass, where they only don't know us."""
+        if self._settings.firewall != "open":
+            return
+        known = state.passed == _ruleset.generation(filters) and not _legacy.present()
+        if known and state.accepted is None:
+            return
+        uplink, outward = _firewall.uplinks(route, self._name)
+        if known and state.accepted == outward:
+            return
+        place = _firewall.Place(self._name, state.network(), uplink)
+        before = msgspec.json.encode(state)
+        try:
+            if state.accepted not in (None, outward) or _firewall.closed(filters, place):
+                # First the fence within our own table, then what it is for.
+                state.accepted = outward
+                _nft.commit(filters, _rules.accept_devices(self._table, self._name, outward))
+                _firewall.pass_through(filters, place)
+            state.refused = ""
+        except NetlinkError as error:
+            # A container without the network is better than none; `obstacles` tells.
+            state.refused = str(error.strerror)
+        state.passed = _ruleset.generation(filters)
+        if msgspec.json.encode(state) != before:
+            self._store.save(state)
+
+    def obstacles(self, *, published: bool) -> list[str]:
+        """What keeps packets of containers from passing this machine's firewalls, in sentences, with a way out."""
+        mode = self._settings.firewall
+        if mode == "ignore":
+            return []
+        state = self._store.peek()
+        with Netlink(ROUTE) as route:
+            uplink, _ = _firewall.uplinks(route, self._name)
+        place = _firewall.Place(self._name, state.network() if state.subnet else None, uplink)
+        found = _firewall.obstacles(self._filters(), place, mode, published=published)
+        if state.refused:
+            found.append(f"the kernel refuses rules that would accept packets of containers: {state.refused}")
+        return found
 
     def _restore(self, state: State, filters: Netlink) -> None:
         """Turn off what we turned on, unless another engine needs it; the last one out turns it off."""

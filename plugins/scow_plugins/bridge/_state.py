@@ -47,6 +47,12 @@ class State(msgspec.Struct):
     leases: dict[str, Lease] = {}
     #: Devices whose `forwarding` was 0 before the bridge needed it.
     opened: list[str] = []
+    #: Others' firewalls have rules of ours; the devices that lead to the outside then. None: they have none.
+    accepted: list[str] | None = None
+    #: The generation of nf_tables in which nothing was in our way.
+    passed: int = 0
+    #: Why the kernel refused rules in others' firewalls.
+    refused: str = ""
     #: When the last endpoint left, on the clock that runs since boot.
     idle_since: float = 0
 
@@ -77,6 +83,10 @@ class Store:
             yield self._load()
         finally:
             os.close(lock)
+
+    def peek(self) -> State:
+        """The state as it is now, to read only; nothing is made or waited for."""
+        return self._load()
 
     def _load(self) -> State:
         boot = boot_id()
