@@ -185,7 +185,7 @@ def _picture() -> str:
         for key in ("forwarding", "route_localnet", "rp_filter")
         if device in ("all", "default", "lo", "lan0")
     }
-    ruleset = _program("nft list ruleset")
+    ruleset = _program("nft -s list ruleset")
     return f"{links}\n{_program('ip -4 addr')}\n{_program('ip route show table all')}\n{ruleset}\n{settings}"
 
 

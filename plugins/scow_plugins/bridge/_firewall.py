@@ -108,7 +108,7 @@ def pass_through(filters: Netlink, place: Place) -> None:
     """Put accepting rules in front of what drops our packets for want of knowing us. Raises NetlinkError."""
     failed: NetlinkError | None = None
     for _ in range(_ROUNDS):
-        fresh = {(drop.table.family, drop.table.name, drop.table.base): drop for drop in _openable(filters, place)}
+        fresh = {_chain(drop): drop for drop in _openable(filters, place)}
         if not fresh:
             return
         for drop in fresh.values():
@@ -118,8 +118,16 @@ def pass_through(filters: Netlink, place: Place) -> None:
 
 
 def _openable(filters: Netlink, place: Place) -> Iterator[Drop]:
-    found = list(tables(filters))
-    return (drop for drop in drops(found, place, published=True) if owner(drop) and not drop.table.owned)
+    found = list(drops(list(tables(filters)), place, published=True))
+    # In front of a rule ours would also be in front of what an administrator has said behind it: then rather not.
+    denied = {_chain(drop) for drop in found if owner(drop) is None}
+    for drop in found:
+        if owner(drop) and not drop.table.owned and (drop.entry is None or _chain(drop) not in denied):
+            yield drop
+
+
+def _chain(drop: Drop) -> tuple[str, str, str]:
+    return drop.table.family, drop.table.name, drop.table.base
 
 
 def _accept(filters: Netlink, bridge: str, drop: Drop, *, native: bool) -> NetlinkError | None:
