@@ -460,13 +460,20 @@ def test_killed_then_reclaimed(play: Play) -> None:
     play(scenario)
 
 
+#: A firewall that the bridge has to open for itself: Docker's, in short.
+_DOCKER = "table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; chain DOCKER { }; }"
+
+
+@pytest.mark.parametrize("rules", ["", _DOCKER], ids=["alone", "beside docker"])
 @pytest.mark.parametrize("how", ["killed", "refused"])
-def test_at_every_request_to_the_kernel(play: Play, how: str) -> None:
+def test_at_every_request_to_the_kernel(play: Play, how: str, rules: str) -> None:
     """A supervisor that dies before its n-th netlink request, or whose n-th request fails, for every n."""
 
     async def scenario(machine: Machine) -> None:
         reached = 0
-        for n in range(1, 60):
+        if rules:
+            _program(f"nft {rules}")
+        for n in range(1, 90):
             heard, told = os.pipe()
             child = os.fork()
             if child == 0:
@@ -480,11 +487,14 @@ def test_at_every_request_to_the_kernel(play: Play, how: str) -> None:
             assert "veth" not in _program("ip -br link")
             with machine.plugin()._network._store.locked() as state:
                 assert not state.leases
+            assert "scow:" not in _program("nft list ruleset")
             reached = n
             if os.waitstatus_to_exitcode(status) == 0:
                 break
         assert reached > 10, "there are that many requests"
         machine.plugin()._network.sweep(0)
+        if rules:
+            _program("nft delete table ip filter")
 
     play(scenario)
 

@@ -17,7 +17,8 @@ from typing import Final, Literal
 
 from . import _accepting, _legacy, _links, _nft, _ruleset
 from ._netlink import Netlink, NetlinkError
-from ._verdict import ESTABLISHED, Drop, Packet, Table, judge
+from ._state import Obstacle
+from ._verdict import ESTABLISHED, Drop, Packet, judge
 
 Mode = Literal["open", "report", "ignore"]
 
@@ -34,15 +35,14 @@ class Place:
     subnet: IPv4Network | None
     uplink: str
 
-    def packets(self, *, published: bool) -> Iterator[Packet]:
+    def packets(self) -> Iterator[Packet]:
         """The kinds of packets that have to pass."""
         inside = (self.subnet.network_address + 2).packed if self.subnet else None
         bridge, uplink = self.bridge, self.uplink
         if uplink:
             yield Packet("from containers to the outside", bridge, uplink, source=inside)
             yield Packet("of answers to containers", uplink, bridge, ESTABLISHED, destination=inside)
-            if published:
-                yield Packet("to published ports", uplink, bridge, dnat=True, destination=inside)
+            yield Packet("to published ports", uplink, bridge, dnat=True, destination=inside)
         # br_netfilter shows the forward hook what stays on the bridge, too.
         if _reads(_CALLS_FILTER) == "1":
             yield Packet("between containers", bridge, bridge, source=inside, destination=inside)
@@ -85,49 +85,42 @@ def _by_hand(chain: str) -> bool:
     return chain.endswith(("_deny", "_direct")) or chain == "FORWARD_direct"
 
 
-def tables(filters: Netlink) -> Iterator[Table]:
-    """All tables that decide on forwarded packets."""
-    yield from _ruleset.forwarding_tables(filters)
-    yield from _legacy.tables()
-
-
-def drops(found: Sequence[Table], place: Place, *, published: bool) -> Iterator[Drop]:
+def drops(filters: Netlink, place: Place) -> list[Drop]:
     """What is in the way of our packets: one answer for each kind and table."""
-    for packet in place.packets(published=published):
-        for table in found:
-            if (drop := judge(table, packet)) is not None:
-                yield drop
+    tables = [*_ruleset.forwarding_tables(filters), *_legacy.tables()]
+    judged = (judge(table, packet) for packet in place.packets() for table in tables)
+    return [drop for drop in judged if drop is not None]
 
 
-def closed(filters: Netlink, place: Place) -> bool:
-    """Does something drop our packets for want of knowing us?"""
-    return any(_openable(filters, place))
-
-
-def pass_through(filters: Netlink, place: Place) -> None:
-    """Put accepting rules in front of what drops our packets for want of knowing us. Raises NetlinkError."""
-    failed: NetlinkError | None = None
-    for _ in range(_ROUNDS):
-        fresh = {_chain(drop): drop for drop in _openable(filters, place)}
-        if not fresh:
-            return
-        for drop in fresh.values():
-            failed = _accept(filters, place.bridge, drop, native=failed is not None)
-    if failed is not None:
-        raise failed
-
-
-def _openable(filters: Netlink, place: Place) -> Iterator[Drop]:
-    found = list(drops(list(tables(filters)), place, published=True))
+def openable(found: Sequence[Drop]) -> list[Drop]:
+    """Those of the drops that are there for want of knowing us, and can be preceded."""
     # In front of a rule ours would also be in front of what an administrator has said behind it: then rather not.
     denied = {_chain(drop) for drop in found if owner(drop) is None}
-    for drop in found:
-        if owner(drop) and not drop.table.owned and (drop.entry is None or _chain(drop) not in denied):
-            yield drop
+    return [
+        drop
+        for drop in found
+        if owner(drop) and not drop.table.owned and (drop.entry is None or _chain(drop) not in denied)
+    ]
 
 
 def _chain(drop: Drop) -> tuple[str, str, str]:
     return drop.table.family, drop.table.name, drop.table.base
+
+
+def pass_through(filters: Netlink, place: Place, found: list[Drop]) -> list[Drop]:
+    """Put accepting rules in front of what can be preceded; gives the drops that are left. Raises NetlinkError."""
+    failed: NetlinkError | None = None
+    for _ in range(_ROUNDS):
+        # One for each chain: our three rules serve all kinds of packets.
+        fresh = {_chain(drop): drop for drop in openable(found)}
+        if not fresh:
+            return found
+        for drop in fresh.values():
+            failed = _accept(filters, place.bridge, drop, native=failed is not None)
+        found = drops(filters, place)
+    if failed is not None:
+        raise failed
+    return found
 
 
 def _accept(filters: Netlink, bridge: str, drop: Drop, *, native: bool) -> NetlinkError | None:
@@ -144,15 +137,16 @@ def _accept(filters: Netlink, bridge: str, drop: Drop, *, native: bool) -> Netli
     return None
 
 
-def obstacles(filters: Netlink, place: Place, mode: Mode, *, published: bool) -> list[str]:
-    """What will be in the way of containers, beside what `pass_through` opens: a sentence for each place."""
-    found: dict[str, str] = {}
-    for drop in drops(list(tables(filters)), place, published=published):
-        if mode != "open" or drop.table.owned or owner(drop) is None:
-            found.setdefault(str(drop), describe(drop, mode, place.bridge))
+def obstacles(found: Sequence[Drop], mode: Mode, bridge: str, *, opened: Sequence[Drop] = ()) -> list[Obstacle]:
+    """What is in the way of containers, but for what is `opened` once there is one: one for each place."""
+    told: dict[str, Obstacle] = {}
+    for drop in found:
+        if drop not in opened:
+            told.setdefault(str(drop), Obstacle(describe(drop, mode, bridge), drop.packet.dnat))
     if _legacy.present() and _legacy.program() is None:
-        found["legacy"] = "there are rules of iptables-legacy, and no program iptables-legacy to see what they drop"
-    return list(found.values())
+        said = "there are rules of iptables-legacy, and no program iptables-legacy to see what they drop"
+        told["legacy"] = Obstacle(said, published=False)
+    return list(told.values())
 
 
 def withdraw(filters: Netlink, bridge: str) -> None:

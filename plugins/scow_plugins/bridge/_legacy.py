@@ -5,9 +5,6 @@
 
 from __future__ import annotations
 
-import shlex
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -35,6 +32,8 @@ def present() -> bool:
 
 def program() -> str | None:
     """The program for legacy tables, or None. One named plainly `iptables` may be that for nf_tables."""
+    import shutil
+
     if found := shutil.which("iptables-legacy"):
         return found
     plain = shutil.which("iptables")
@@ -45,6 +44,8 @@ def program() -> str | None:
 
 
 def _run(*command: str) -> str | None:
+    import subprocess  # most machines have no legacy tables
+
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=2 * _PATIENCE, check=False
@@ -62,6 +63,8 @@ def tables() -> Iterator[Table]:
 
 def parse(said: str) -> Table:
     """Read what `iptables -S` says."""
+    import shlex
+
     chains: dict[str, list[Rule]] = {}
     policy = "ACCEPT"
     for line in said.splitlines():

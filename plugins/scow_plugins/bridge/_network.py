@@ -20,10 +20,11 @@ import msgspec
 from scow.api import Conflict, Unsupported
 from scow.api.linux import inside_netns
 
-from . import Settings, _firewall, _forwarding, _ipam, _legacy, _links, _nft, _rules, _ruleset
+from . import Settings, _forwarding, _ipam, _links, _nft, _rules
 from ._conntrack import forget_earlier, forget_redirected
 from ._dns import host_nameservers
 from ._netlink import NETFILTER, ROUTE, Netlink, NetlinkError
+from ._passage import Passage
 from ._state import Lease, Span, State, Store
 
 _ALIAS = "scow"
@@ -45,6 +46,7 @@ class Network:
         self._store = Store(directory)
         self._filters_socket: Netlink | None = None
         self._filters_process = 0
+        self.passage = Passage(name, table, settings.firewall, self._store)
         #: Processes that were forked to sweep (see _sweeper).
         self.sweepers: list[int] = []
 
@@ -66,6 +68,10 @@ class Network:
         """The network that `described` tells of."""
         directory, name, table, settings = msgspec.json.decode(text, type=tuple[str, str, str, Settings])
         return cls(Path(directory), settings, name, table)
+
+    def obstacles(self, *, published: bool) -> list[str]:
+        """What keeps packets of containers from passing this machine's firewalls, in sentences, with a way out."""
+        return self.passage.obstacles(self._filters(), published=published)
 
     def _filters(self) -> Netlink:
         """The netfilter socket, opened once in each process and kept open.
@@ -102,7 +108,7 @@ class Network:
             _configure(netns, IPv4Interface((address, subnet.prefixlen)), _ipam.gateway_of(subnet))
             self._rules(state, filters, lease)
             self._forwarding(state, route, filters)
-            self._firewalls(state, route, filters)
+            self.passage.open(state, route, filters)
             forget_earlier(filters, lease)
             _settle(route, self._name, veth, address)
         return IPv4Interface((address, subnet.prefixlen)), _ipam.gateway_of(subnet)
@@ -123,7 +129,8 @@ class Network:
             if lease is None:
                 return not state.leases
             if lease.ports:
-                self._unpublish(self._filters(), lease)
+                with self.passage.own_change(state, self._filters()):
+                    self._unpublish(self._filters(), lease)
                 forget_redirected(self._filters(), [lease])
             state.idle_since = now() if not state.leases else 0
             self._store.save(state)
@@ -165,8 +172,7 @@ class Network:
                 route.attempt([_links.delete_link(link.name) for link in doomed])
             if _nft.table_comment(filters, self._table) is not None:
                 _nft.commit(filters, [_nft.delete_table(self._table)])
-            _firewall.withdraw(filters, self._name)
-            state.accepted, state.refused = None, ""
+            self.passage.close(state, filters)
             self._restore(state, filters)
         return 0
 
@@ -256,7 +262,8 @@ class Network:
         """Publish a lease's ports; the whole table is made when it isn't there as it should be."""
         if _nft.table_comment(filters, self._table) == _rules.comment(self._name, state.network()):
             try:
-                _nft.commit(filters, _rules.publish(self._table, [lease]))
+                with self.passage.own_change(state, filters):
+                    _nft.commit(filters, _rules.publish(self._table, [lease]))
             except NetlinkError:
                 # An element of a supervisor that died, or a chain that somebody flushed: make all of it anew.
                 self._rebuild(state, filters)
@@ -306,46 +313,6 @@ class Network:
             self._store.save(state)
             _nft.commit(filters, _rules.open_devices(self._table, fresh))
         _forwarding.open_devices(closed)
-
-    def _firewalls(self, state: State, route: Netlink, filters: Netlink) -> None:
-        """See to it that others' firewalls let our packets pass, where they only don't know us."""
-        if self._settings.firewall != "open":
-            return
-        known = state.passed == _ruleset.generation(filters) and not _legacy.present()
-        if known and state.accepted is None:
-            return
-        uplink, outward = _firewall.uplinks(route, self._name)
-        if known and state.accepted == outward:
-            return
-        place = _firewall.Place(self._name, state.network(), uplink)
-        before = msgspec.json.encode(state)
-        try:
-            if state.accepted not in (None, outward) or _firewall.closed(filters, place):
-                # First the fence within our own table, then what it is for.
-                state.accepted = outward
-                _nft.commit(filters, _rules.accept_devices(self._table, self._name, outward))
-                _firewall.pass_through(filters, place)
-            state.refused = ""
-        except NetlinkError as error:
-            # A container without the network is better than none; `obstacles` tells.
-            state.refused = str(error.strerror)
-        state.passed = _ruleset.generation(filters)
-        if msgspec.json.encode(state) != before:
-            self._store.save(state)
-
-    def obstacles(self, *, published: bool) -> list[str]:
-        """What keeps packets of containers from passing this machine's firewalls, in sentences, with a way out."""
-        mode = self._settings.firewall
-        if mode == "ignore":
-            return []
-        state = self._store.peek()
-        with Netlink(ROUTE) as route:
-            uplink, _ = _firewall.uplinks(route, self._name)
-        place = _firewall.Place(self._name, state.network() if state.subnet else None, uplink)
-        found = _firewall.obstacles(self._filters(), place, mode, published=published)
-        if state.refused:
-            found.append(f"the kernel refuses rules that would accept packets of containers: {state.refused}")
-        return found
 
     def _restore(self, state: State, filters: Netlink) -> None:
         """Turn off what we turned on, unless another engine needs it; the last one out turns it off."""

@@ -37,6 +37,13 @@ class Lease(msgspec.Struct, frozen=True):
     ports: list[Span] = []
 
 
+class Obstacle(msgspec.Struct, frozen=True):
+    """Somebody's rule that drops packets of containers, in a sentence; `published`: only those to published ports."""
+
+    said: str
+    published: bool
+
+
 class State(msgspec.Struct):
     """The file's content."""
 
@@ -49,10 +56,10 @@ class State(msgspec.Struct):
     opened: list[str] = []
     #: Others' firewalls have rules of ours; the devices that lead to the outside then. None: they have none.
     accepted: list[str] | None = None
-    #: The generation of nf_tables in which nothing was in our way.
-    passed: int = 0
-    #: Why the kernel refused rules in others' firewalls.
-    refused: str = ""
+    #: What nf_tables' generation was, and the setting, when others' firewalls were looked at last.
+    checked: tuple[int, str] = (0, "")
+    #: What was left in our way then.
+    obstacles: list[Obstacle] = []
     #: When the last endpoint left, on the clock that runs since boot.
     idle_since: float = 0
 
