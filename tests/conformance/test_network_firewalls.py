@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+import trio
 from tests.conformance.test_network_bridge import (
     HOST,
     NEIGHBOUR,
@@ -31,7 +32,7 @@ from tests.conformance.test_network_bridge import (
 
 from scow.api import Endpoint
 from scow.api.linux import inside_netns, new_netns
-from scow_plugins.bridge import _netlink
+from scow_plugins.bridge import _netlink, _nft
 
 pytestmark = [
     pytest.mark.root,
@@ -359,10 +360,12 @@ def test_what_passes_needs_no_words(play: Play) -> None:  # noqa: F811
     async def scenario(machine: Machine) -> None:
         plugin = machine.plugin(linger=0)
         for rules in (
-            'iifname "scow-*" accept; oifname "scow-t" ct state vmap { established : accept, related : accept };'
+            'iifname "scow-*" accept; ct state vmap { established : accept, related : accept, invalid : drop };'
             'oifname "scow-t" ct status dnat accept',
+            'iifname vmap { "lan0" : jump back, "scow-t" : accept, "else" : drop }',
             "ip saddr 10.201.0.0/16 accept; ct state established,related accept; ct status dnat accept",
         ):
+            nft("table inet mine { chain back { ct state established,related accept; ct status dnat accept; }; }")
             nft(
                 f"table inet mine {{ chain forward {{ type filter hook forward priority 5; policy drop; {rules}; }}; }}"
             )
@@ -371,6 +374,45 @@ def test_what_passes_needs_no_words(play: Play) -> None:  # noqa: F811
                 with machine.serving(machine.lan, 80, "lan"):
                     assert ask(NEIGHBOUR, 80, _netns(end)).startswith("lan")
             _program("nft flush ruleset")
+
+    play(scenario)
+
+
+def test_a_table_that_belongs_to_firewalld_alone(play: Play) -> None:  # noqa: F811
+    """firewalld 2.1's NftablesTableOwner: nobody else can change the table, so that its own program has to."""
+
+    async def scenario(machine: Machine) -> None:
+        inet, name = b"\1\0\0\0", _netlink.text(1, "firewalld")
+        hook = _netlink.nest(4, _netlink.be32(1, 2), _netlink.be32(2, 10))
+        chain = (
+            inet + name + _netlink.text(3, "filter_FORWARD") + hook + _netlink.be32(5, 0) + _netlink.text(7, "filter")
+        )
+        with _netlink.Netlink(_netlink.NETFILTER) as daemon:
+            table = _netlink.Message(10 << 8, _netlink.CREATE, inet + name + _netlink.be32(2, 2))
+            _nft.commit(daemon, [table, _netlink.Message(10 << 8 | 3, _netlink.CREATE, chain)])
+            plugin = machine.plugin(linger=0)
+            async with machine.on(plugin=plugin):
+                (said,) = plugin.warnings(())
+            assert said.endswith(
+                "dropped by the policy of chain filter_FORWARD in table inet firewalld (firewalld); "
+                "let firewalld accept them: firewall-cmd --zone=trusted --add-interface=scow-t"
+            )
+
+    play(scenario)
+
+
+def test_the_setting_is_changed_meanwhile(play: Play) -> None:  # noqa: F811
+    async def scenario(machine: Machine) -> None:
+        restore(DOCKER)
+        before = listed()
+        async with machine.on(plugin=machine.plugin()):
+            assert OURS[0] in listed()
+            async with machine.on("c2", plugin=machine.plugin(firewall="ignore")):
+                assert listed() == before
+                async with machine.on("c3", plugin=machine.plugin(linger=0)):
+                    assert OURS[0] in listed()
+        await trio.to_thread.run_sync(lambda: _until(lambda: listed() == before))
+        _program("nft flush ruleset")
 
     play(scenario)
 

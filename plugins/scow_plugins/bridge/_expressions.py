@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from ._netlink import attribute_list, attributes
-from ._verdict import Action, Condition, Packet, Rule
+from ._verdict import Action, Condition, Packet, Rule, Verdict
 
 Load = Callable[[Packet], bytes | None]
 #: The elements of a set or map, key to verdict (a set: to None); None when they can't be compared one by one.
-Elements = Callable[[str], Mapping[bytes, tuple[Action, str] | None] | None]
+Elements = Callable[[str], Mapping[bytes, Verdict | None] | None]
 
 _VERDICTS: Final[Mapping[int, Action]] = {
     0: "drop", 1: "accept", -1: "continue", -3: "jump", -4: "goto", -5: "return",
@@ -38,7 +38,8 @@ def read_rule(handle: int, packed: bytes, comment: str, elements: Elements) -> R
     for _, expression in attribute_list(packed):
         parts = attributes(expression)
         reader.take(parts.get(1, b"").rstrip(b"\0"), attributes(parts.get(2, b"")))
-    return Rule(handle, tuple(reader.conditions), reader.action, reader.target, comment or reader.comment)
+    conditions, said = tuple(reader.conditions), comment or reader.comment
+    return Rule(handle, conditions, reader.action, reader.target, said, reader.mapped)
 
 
 class _Reader:
@@ -49,6 +50,7 @@ class _Reader:
         self.action: Action = "continue"
         self.target = ""
         self.comment = ""
+        self.mapped: Callable[[Packet], Verdict | None] | None = None
 
     def take(self, name: bytes, parts: dict[int, bytes]) -> None:
         """Read the next expression."""
@@ -108,32 +110,28 @@ class _Reader:
     def _look_up(self, parts: dict[int, bytes]) -> None:
         load, inverted = self._source(parts, 2), bool(_number(parts, 5))
         known = self._elements(parts.get(1, b"").rstrip(b"\0").decode(errors="replace"))
-        if known is None or (3 in parts and _number(parts, 3) != 0):
-            self.conditions.append(_unknown)
+
+        def key_of(packet: Packet) -> bytes | None:
+            data = load(packet)
+            # A concatenation's key is longer than what we have of it.
+            return (
+                data if data is not None and known is not None and all(len(key) == len(data) for key in known) else None
+            )
+
+        def contained(packet: Packet) -> bool | None:
+            key = key_of(packet)
+            return None if key is None or known is None else (key in known) != inverted
+
+        def verdict(packet: Packet) -> Verdict | None:
+            key = key_of(packet)
+            return None if key is None or known is None else known.get(key)
+
+        if 3 in parts and _number(parts, 3) != 0:
+            self.conditions.append(_unknown)  # a map of data: what it gives is compared later, or not
             return
+        self.conditions.append(contained)
         if 3 in parts:
-            self._verdict_map(load, known)
-            return
-
-        def contained(packet: Packet) -> bool | None:
-            data = load(packet)
-            return None if data is None else (data in known) != inverted
-
-        self.conditions.append(contained)
-
-    def _verdict_map(self, load: Load, known: Mapping[bytes, tuple[Action, str] | None]) -> None:
-        """A map of verdicts: what it says must be one thing, for a rule here has one."""
-        said = {each for each in known.values() if each is not None}
-        if len(said) == 1:
-            self.action, self.target = next(iter(said))
-
-        def contained(packet: Packet) -> bool | None:
-            data = load(packet)
-            if data is not None and data not in known:
-                return False
-            return True if data is not None and len(said) == 1 else None
-
-        self.conditions.append(contained)
+            self.mapped = verdict
 
     def _xt_match(self, parts: dict[int, bytes]) -> None:
         if parts.get(1, b"").rstrip(b"\0") == b"comment":
@@ -154,7 +152,7 @@ class _Reader:
         self.action, self.target = read_verdict(verdict)
 
 
-def read_verdict(parts: dict[int, bytes]) -> tuple[Action, str]:
+def read_verdict(parts: dict[int, bytes]) -> Verdict:
     """A verdict and the chain that it names."""
     code = struct.unpack("!i", parts[1])[0] if len(parts.get(1, b"")) == 4 else -1
     return _VERDICTS.get(code, "continue"), parts.get(2, b"").rstrip(b"\0").decode(errors="replace")

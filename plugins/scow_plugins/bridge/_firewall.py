@@ -71,7 +71,7 @@ def owner(drop: Drop) -> str | None:
         return "Docker" if any(name.startswith("DOCKER") for name in table.chains) else None
     if drop.chain.startswith("DOCKER") and drop.chain != "DOCKER-USER":
         return "Docker"
-    if drop.chain.startswith(("NETAVARK", "CNI-")):
+    if drop.chain.startswith(("NETAVARK", "CNI-")) and drop.chain != "CNI-ADMIN":
         return "Podman"
     # firewalld before 0.9, or with FirewallBackend=iptables; its last rule stands in FORWARD itself.
     if any(name.startswith(("FORWARD_IN_ZONES", "FORWARD_direct", "FORWARD_POLICIES")) for name in table.chains):

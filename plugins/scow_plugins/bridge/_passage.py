@@ -25,6 +25,11 @@ class Passage:
 
     def open(self, state: State, route: Netlink, filters: Netlink) -> None:
         """See to it that others' firewalls let our packets pass, where they only don't know us. Raises NetlinkError."""
+        if self._mode != "open" and state.accepted is not None:
+            # The setting has changed since.
+            self.close(state, filters)
+            _nft.commit(filters, _rules.accept_none(self._table))
+            self._store.save(state)
         known = self._mode == "ignore" or self._known(state, filters)
         if known and state.accepted is None:
             return

@@ -131,6 +131,11 @@ def unpublish(table: str, leases: Iterable[Lease]) -> Iterator[Message]:
         yield from nft.delete_elements(table, name, elements)
 
 
+def accept_none(table: str) -> Iterator[Message]:
+    """No other firewall has rules for us any more."""
+    yield nft.flush_set(table, "accepted")
+
+
 def accept_devices(table: str, bridge: str, uplinks: Iterable[str]) -> Iterator[Message]:
     """Others' firewalls accept what comes by the bridge: from now on it goes to these and no other bridges.
 

@@ -9,7 +9,7 @@ from typing import Final, Literal
 from ._expressions import read_rule, read_verdict
 from ._netlink import Message, Netlink, attribute_list, attributes, text
 from ._nft import FORWARD
-from ._verdict import Action, Rule, Table
+from ._verdict import Rule, Table, Verdict
 
 _SUBSYSTEM: Final = 10 << 8
 _GETTABLE, _GETCHAIN, _GETRULE, _GETSET, _GETSETELEM, _GETGEN = 1, 4, 7, 10, 13, 16
@@ -85,19 +85,19 @@ class _Sets:
     def __init__(self, netlink: Netlink, family: int, table: str) -> None:
         self._netlink = netlink
         self._header = header(family) + text(1, table)
-        self._known: dict[str, Mapping[bytes, tuple[Action, str] | None] | None] = {}
+        self._known: dict[str, Mapping[bytes, Verdict | None] | None] = {}
 
-    def elements(self, name: str) -> Mapping[bytes, tuple[Action, str] | None] | None:
+    def elements(self, name: str) -> Mapping[bytes, Verdict | None] | None:
         """See `_expressions.Elements`."""
         if name not in self._known:
             self._known[name] = self._fetch(name)
         return self._known[name]
 
-    def _fetch(self, name: str) -> Mapping[bytes, tuple[Action, str] | None] | None:
+    def _fetch(self, name: str) -> Mapping[bytes, Verdict | None] | None:
         about = self._netlink.get(Message(_SUBSYSTEM | _GETSET, 0, self._header + text(2, name)))
         if about is None or int.from_bytes(attributes(about.body, 4).get(3, b""), "big") & _SET_INTERVAL:
             return None
-        found: dict[bytes, tuple[Action, str] | None] = {}
+        found: dict[bytes, Verdict | None] = {}
         for reply in self._netlink.dump(Message(_SUBSYSTEM | _GETSETELEM, 0, self._header + text(2, name))):
             for _, element in attribute_list(attributes(reply.body, 4).get(3, b"")):
                 parts = attributes(element)

@@ -34,6 +34,8 @@ class Packet:
 
 #: Does a packet match? None: it may.
 Condition = Callable[[Packet], bool | None]
+#: What to do, and with which chain.
+Verdict = tuple[Action, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class Rule:
     action: Action
     target: str = ""
     comment: str = ""
+    #: In place of `action` and `target`: what a map of verdicts says to a packet; None: it can't be known.
+    mapped: Callable[[Packet], Verdict | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,19 +109,21 @@ class _Walk:
         """The decisions that end the way: (rule of this chain, accept or drop, the chain and rule that said it)."""
         for rule in self._table.chains.get(chain, ()) if depth < _DEPTH_MAX else ():
             matches = _all(rule.conditions, self._packet)
-            if matches is False or rule.action == "continue":
+            if matches is False:
                 continue
-            certain = sure and matches is True
-            if rule.action in ("jump", "goto"):
-                for _, action, where, by in self.outcomes(rule.target, depth + 1, sure=certain):
-                    yield rule, action, where, by
-            if rule.action in ("accept", "return") and not certain:
+            said = (rule.action, rule.target) if rule.mapped is None else rule.mapped(self._packet)
+            action, target = said or ("return", "")  # of what isn't known, anything may spare the packet
+            certain = sure and matches is True and said is not None
+            if action in ("jump", "goto"):
+                for _, decided, where, by in self.outcomes(target, depth + 1, sure=certain):
+                    yield rule, decided, where, by
+            if action in ("accept", "return") and not certain:
                 self.perhaps = True
             if not certain:
                 continue
-            if rule.action in ("accept", "drop"):
-                yield rule, rule.action, chain, rule
-            if rule.action in ("return", "goto"):
+            if action in ("accept", "drop"):
+                yield rule, action, chain, rule
+            if action in ("return", "goto"):
                 return
 
 
