@@ -67,6 +67,8 @@ class Machine:
     def build(self) -> None:
         """Loopback and a LAN: the machine is 192.0.2.1, its neighbour 192.0.2.2 and its gateway for nothing else."""
         _program("ip link set lo up")
+        # A new namespace begins with the settings of the first one, which Docker may have made a router.
+        _write("/proc/sys/net/ipv4/ip_forward", "0")
         # Neighbour discovery would change the picture in the middle of a test.
         _write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")
         self.lan = new_netns()
@@ -183,7 +185,7 @@ def _picture() -> str:
         for key in ("forwarding", "route_localnet", "rp_filter")
         if device in ("all", "default", "lo", "lan0")
     }
-    ruleset = _program("nft list ruleset")
+    ruleset = _program("nft -s list ruleset")
     return f"{links}\n{_program('ip -4 addr')}\n{_program('ip route show table all')}\n{ruleset}\n{settings}"
 
 
@@ -458,13 +460,20 @@ def test_killed_then_reclaimed(play: Play) -> None:
     play(scenario)
 
 
+#: A firewall that the bridge has to open for itself: Docker's, in short.
+_DOCKER = "table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; chain DOCKER { }; }"
+
+
+@pytest.mark.parametrize("rules", ["", _DOCKER], ids=["alone", "beside docker"])
 @pytest.mark.parametrize("how", ["killed", "refused"])
-def test_at_every_request_to_the_kernel(play: Play, how: str) -> None:
+def test_at_every_request_to_the_kernel(play: Play, how: str, rules: str) -> None:
     """A supervisor that dies before its n-th netlink request, or whose n-th request fails, for every n."""
 
     async def scenario(machine: Machine) -> None:
         reached = 0
-        for n in range(1, 60):
+        if rules:
+            _program(f"nft {rules}")
+        for n in range(1, 90):
             heard, told = os.pipe()
             child = os.fork()
             if child == 0:
@@ -478,11 +487,14 @@ def test_at_every_request_to_the_kernel(play: Play, how: str) -> None:
             assert "veth" not in _program("ip -br link")
             with machine.plugin()._network._store.locked() as state:
                 assert not state.leases
+            assert "scow:" not in _program("nft list ruleset")
             reached = n
             if os.waitstatus_to_exitcode(status) == 0:
                 break
         assert reached > 10, "there are that many requests"
         machine.plugin()._network.sweep(0)
+        if rules:
+            _program("nft delete table ip filter")
 
     play(scenario)
 

@@ -73,7 +73,7 @@ from scow.model.fetching import (
 )
 from scow.model.image import Healthcheck, ImageConfig, Index, Manifest, check_layers, parse_config, parse_document
 from scow.model.journal import Journal
-from scow.model.network import Endpoint, NetworkRequest, PortMapping, parse_ports
+from scow.model.network import Cautious, Endpoint, NetworkRequest, PortMapping, parse_ports
 from scow.model.platform import Platform, choose
 from scow.model.process import (
     AdoptRequest,
@@ -126,6 +126,7 @@ __all__ = [
     "BindMount",
     "Blob",
     "Catalog",
+    "Cautious",
     "Change",
     "ChangeKind",
     "Conflict",

@@ -35,6 +35,7 @@ from scow.engine.core import Core
 from scow.engine.garbage import bringing_in, in_thread, sweep
 from scow.engine.layering import Layer, write_layer
 from scow.engine.names import new_id
+from scow.engine.netwarnings import network_warnings
 from scow.engine.rootfs import MADE, NoJournal, told
 from scow.engine.session import Conversation, conversing
 from scow.engine.shipping import Composed, Remote, as_oci, compose, fetch_layer, lay_out, look, pack, send
@@ -428,6 +429,10 @@ class Workbench:
         """The files that a stack makes, as a tar archive. Raises Invalid, NotFound, Exhausted."""
         async with self.view(stack) as root:
             await pack(root, target)
+
+    def warnings(self, step: Step) -> tuple[str, ...]:
+        """What on this machine will keep a step from the network that it asks for. Raises as the stage `network`."""
+        return network_warnings(self._core, self._core.registry.pick("network", step.network).name)
 
     def _spec(self, step_id: str, stack: Stack, step: Step) -> ContainerSpec:
         network = self._core.registry.pick("network", step.network).name

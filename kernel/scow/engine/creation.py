@@ -12,6 +12,7 @@ from scow.engine import images
 from scow.engine.core import Core
 from scow.engine.merge import Chosen, merge
 from scow.engine.names import check_name, new_id, new_name
+from scow.engine.netwarnings import network_warnings
 from scow.engine.types import CreateRequest, Progress
 from scow.errors import Exists, Invalid, NotFound
 from scow.model.container import Container
@@ -46,6 +47,9 @@ async def create_container(
     manifest, config = images.manifest_of(core, image), images.config_of(core, image)
     if warn is not None and (strange := _strange(request, config.platform)) is not None:
         warn(strange)
+    if warn is not None:
+        for sentence in network_warnings(core, network, request.ports):
+            warn(sentence)
     snapshots = await images.unpack_stored(core, manifest, config, storage)
     spec = merge(
         request,

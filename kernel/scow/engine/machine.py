@@ -7,6 +7,7 @@ from pathlib import Path
 
 from scow import __version__
 from scow.engine.core import Core
+from scow.engine.netwarnings import network_warnings
 from scow.engine.types import EngineInfo, PluginInfo
 from scow.errors import ScowError
 from scow.model.container import Status
@@ -70,7 +71,7 @@ def describe_engine(core: Core) -> EngineInfo:
         cgroup=_cgroup(),
         cpus=os.cpu_count() or 1,
         memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        warnings=_warnings(),
+        warnings=_warnings(core),
     )
 
 
@@ -82,7 +83,7 @@ def _cgroup() -> str:
     return "v2" if "cgroup2" in types else "none"
 
 
-def _warnings() -> tuple[str, ...]:
+def _warnings(core: Core) -> tuple[str, ...]:
     warnings = []
     status = Path("/proc/self/status").read_text().splitlines()
     bounding = next((line.split()[1] for line in status if line.startswith("CapBnd")), "0")
@@ -90,4 +91,8 @@ def _warnings() -> tuple[str, ...]:
         warnings.append("CAP_SYS_RESOURCE is missing here: resource limits can't be raised, nor oom_score_adj lowered")
     if _cgroup() == "none":
         warnings.append("no cgroup hierarchy is mounted: memory, CPU and process limits can't be set")
+    try:
+        warnings += network_warnings(core, core.registry.pick("network").name)
+    except ScowError:
+        pass  # there is none: the line of the network says why
     return tuple(warnings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_address
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 from scow.errors import Invalid
 from scow.model.journal import Journal
@@ -103,3 +103,12 @@ class Endpoint:
     dns_options: tuple[str, ...] = ()
     #: Lines for /etc/hosts beside localhost and the container's own name: (address, names).
     hosts: tuple[tuple[str, tuple[str, ...]], ...] = field(default=())
+
+
+@runtime_checkable
+class Cautious(Protocol):
+    """A network plugin that can say beforehand what on this machine will keep containers from the network."""
+
+    def warnings(self, ports: tuple[PortMapping, ...]) -> tuple[str, ...]:
+        """Sentences for a user who is about to start a container that publishes `ports`. Quick; changes nothing."""
+        ...

@@ -5,10 +5,11 @@ Rule: claims and settings only; netlink is spoken by the modules beside this one
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from scow.api import Invalid, NetworkHeld, NetworkRequest, PluginContext, ProbeResult, hookimpl
+from scow.api import Invalid, NetworkHeld, NetworkRequest, PluginContext, PortMapping, ProbeResult, hookimpl
 
 if TYPE_CHECKING:
     from ._network import Network
@@ -33,6 +34,9 @@ class Settings:
     publish_ip: str = "0.0.0.0"
     #: Written into containers when the host has no nameserver that a container could reach; Docker's choice.
     fallback_nameservers: tuple[str, ...] = ("8.8.8.8", "8.8.4.4")
+    #: Where Docker's, Podman's or firewalld's rules would drop what containers send: add rules that accept it ("open"),
+    #: only say so ("report", as with an administrator's own rules), or neither ("ignore").
+    firewall: Literal["open", "report", "ignore"] = "open"
     #: Seconds that bridge and rules stay after the last container has gone; never longer than an idle launcher.
     linger: float = 60.0
 
@@ -72,6 +76,13 @@ class Plugin:
     def reclaim(self, handle: dict[str, str | int]) -> None:
         """Take down the endpoint of a supervisor that died, and the bridge if nobody else uses it."""
         self._network.reclaim(str(handle["veth"]))
+
+    def warnings(self, ports: Sequence[PortMapping]) -> tuple[str, ...]:
+        """What on this machine keeps containers from the network, in sentences."""
+        try:
+            return tuple(self._network.obstacles(published=bool(ports)))
+        except OSError:
+            return ()  # no netlink for us: `probe` says so
 
     @property
     def _network(self) -> Network:

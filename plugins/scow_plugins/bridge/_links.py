@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Final
@@ -30,7 +31,7 @@ _PORT_STATE: Final = 1
 _PORT_HAIRPIN: Final = 4
 _PORT_FLUSH: Final = 24
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_TABLE = 1, 4, 5, 6, 15
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_TABLE, _RTA_VIA = 1, 4, 5, 6, 15, 18
 _NDA_LLADDR: Final = 2
 _TABLE_MAIN, _PROTO_BOOT, _SCOPE_UNIVERSE, _UNICAST = 254, 3, 0, 1
 _NTF_MASTER: Final = 0x04
@@ -54,11 +55,12 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """An IPv4 route: destination, leaving device's index (0: none), metric."""
+    """An IPv4 route: destination, leaving device's index (0: none), metric, whether by a gateway."""
 
     destination: IPv4Network
     device: int
     metric: int
+    gateway: bool
 
 
 def mac_of(address: IPv4Address) -> bytes:
@@ -202,16 +204,21 @@ def routes(netlink: Netlink) -> list[Route]:
         if table == 255 or kind != _UNICAST:
             continue
         destination = IPv4Network((given.get(_RTA_DST, bytes(4)), prefix), strict=False)
-        found.append(Route(destination, _number(given.get(_RTA_OIF)), _number(given.get(_RTA_PRIORITY))))
+        device, metric = _number(given.get(_RTA_OIF)), _number(given.get(_RTA_PRIORITY))
+        found.append(Route(destination, device, metric, _RTA_GATEWAY in given or _RTA_VIA in given))
     return found
+
+
+def uplink_index(known: Sequence[Route]) -> int:
+    """The device that the best default route leaves by; 0 without one."""
+    candidates = [route for route in known if route.destination.prefixlen == 0 and route.device]
+    return min(candidates, key=lambda route: route.metric).device if candidates else 0
 
 
 def uplink_mtu(netlink: Netlink, default: int = 1500) -> int:
     """The MTU of the device that the best default route leaves by."""
-    candidates = [route for route in routes(netlink) if route.destination.prefixlen == 0 and route.device]
-    if not candidates:
-        return default
-    link = link_at(netlink, min(candidates, key=lambda route: route.metric).device)
+    index = uplink_index(routes(netlink))
+    link = link_at(netlink, index) if index else None
     # A bridge takes no more than 65535; loopback as uplink has 65536.
     return min(link.mtu, 65535) if link else default
 

@@ -24,6 +24,7 @@ from . import Settings, _forwarding, _ipam, _links, _nft, _rules
 from ._conntrack import forget_earlier, forget_redirected
 from ._dns import host_nameservers
 from ._netlink import NETFILTER, ROUTE, Netlink, NetlinkError
+from ._passage import Passage
 from ._state import Lease, Span, State, Store
 
 _ALIAS = "scow"
@@ -45,6 +46,7 @@ class Network:
         self._store = Store(directory)
         self._filters_socket: Netlink | None = None
         self._filters_process = 0
+        self.passage = Passage(name, table, settings.firewall, self._store)
         #: Processes that were forked to sweep (see _sweeper).
         self.sweepers: list[int] = []
 
@@ -66,6 +68,10 @@ class Network:
         """The network that `described` tells of."""
         directory, name, table, settings = msgspec.json.decode(text, type=tuple[str, str, str, Settings])
         return cls(Path(directory), settings, name, table)
+
+    def obstacles(self, *, published: bool) -> list[str]:
+        """What keeps packets of containers from passing this machine's firewalls, in sentences, with a way out."""
+        return self.passage.obstacles(self._filters(), published=published)
 
     def _filters(self) -> Netlink:
         """The netfilter socket, opened once in each process and kept open.
@@ -102,6 +108,7 @@ class Network:
             _configure(netns, IPv4Interface((address, subnet.prefixlen)), _ipam.gateway_of(subnet))
             self._rules(state, filters, lease)
             self._forwarding(state, route, filters)
+            self.passage.open(state, route, filters)
             forget_earlier(filters, lease)
             _settle(route, self._name, veth, address)
         return IPv4Interface((address, subnet.prefixlen)), _ipam.gateway_of(subnet)
@@ -122,7 +129,8 @@ class Network:
             if lease is None:
                 return not state.leases
             if lease.ports:
-                self._unpublish(self._filters(), lease)
+                with self.passage.own_change(state, self._filters()):
+                    self._unpublish(self._filters(), lease)
                 forget_redirected(self._filters(), [lease])
             state.idle_since = now() if not state.leases else 0
             self._store.save(state)
@@ -164,6 +172,7 @@ class Network:
                 route.attempt([_links.delete_link(link.name) for link in doomed])
             if _nft.table_comment(filters, self._table) is not None:
                 _nft.commit(filters, [_nft.delete_table(self._table)])
+            self.passage.close(state, filters)
             self._restore(state, filters)
         return 0
 
@@ -253,7 +262,8 @@ class Network:
         """Publish a lease's ports; the whole table is made when it isn't there as it should be."""
         if _nft.table_comment(filters, self._table) == _rules.comment(self._name, state.network()):
             try:
-                _nft.commit(filters, _rules.publish(self._table, [lease]))
+                with self.passage.own_change(state, filters):
+                    _nft.commit(filters, _rules.publish(self._table, [lease]))
             except NetlinkError:
                 # An element of a supervisor that died, or a chain that somebody flushed: make all of it anew.
                 self._rebuild(state, filters)
@@ -264,6 +274,8 @@ class Network:
         messages = [*_rules.base(self._table, self._name, state.network())]
         messages += _rules.publish(self._table, state.leases.values())
         messages += _rules.open_devices(self._table, state.opened)
+        if state.accepted is not None:
+            messages += _rules.accept_devices(self._table, self._name, state.accepted)
         _nft.commit(filters, messages)
 
     def _unpublish(self, filters: Netlink, lease: Lease) -> None:

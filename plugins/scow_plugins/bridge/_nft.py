@@ -27,6 +27,9 @@ _SET_MAP: Final = 0x8
 ACCEPT, DROP, JUMP = 1, 0, -3
 PREROUTING, FORWARD, OUTPUT, POSTROUTING = 0, 2, 3, 4
 
+#: conntrack's status bit for redirected (IPS_DST_NAT).
+STATUS_DNAT: Final = 0x20
+
 #: How nft names types in sets (its own numbering, six bits each, so that `nft list` can show them).
 TYPE_IPV4, TYPE_PROTOCOL, TYPE_PORT, TYPE_IFNAME = 7, 12, 13, 41
 
@@ -100,6 +103,11 @@ def delete_elements(table: str, name: str, elements: Sequence[tuple[bytes, bytes
     return _elements(_DELSETELEM, 0, table, name, elements)
 
 
+def flush_set(table: str, name: str) -> Message:
+    """Take all elements out of a set."""
+    return Message(_SUBSYSTEM | _DELSETELEM, 0, _header + text(1, table) + text(2, name))
+
+
 def _elements(
     kind: int, flags: int, table: str, name: str, elements: Sequence[tuple[bytes, bytes | None]]
 ) -> Iterator[Message]:
@@ -163,6 +171,33 @@ def entered_by_one_of(set_name: str, number: int) -> bytes:
     return _expression("meta", be32(2, 6), be32(1, _REG_1)) + _expression(
         "lookup", text(1, set_name), be32(2, _REG_1), be32(4, number)
     )
+
+
+def not_one_of(set_name: str, number: int) -> bytes:
+    """Go on only if the packet leaves by a device that isn't in a set."""
+    return _expression("meta", be32(2, 7), be32(1, _REG_1)) + _expression(
+        "lookup", text(1, set_name), be32(2, _REG_1), be32(4, number), be32(5, 1)
+    )
+
+
+def leaves_by_kind(kind: str) -> bytes:
+    """Go on only if the device that the packet leaves by is of a kind, such as `bridge` (since Linux 5.0)."""
+    return compare_meta(27, ifname(kind))
+
+
+def compare_meta(key: int, value: bytes) -> bytes:
+    """Go on only if a packet's property (NFT_META_*) begins with these bytes."""
+    return _expression("meta", be32(2, key), be32(1, _REG_1)) + _compare(_EQ, value)
+
+
+def match(name: str, revision: int, info: bytes) -> bytes:
+    """Go on only if a match of iptables' (xt_NAME) says so; `info` is its struct, padded to eight bytes."""
+    return _expression("match", text(1, name), be32(2, revision), attr(3, info))
+
+
+def counter() -> bytes:
+    """Count packets and bytes, as iptables does in every rule."""
+    return _expression("counter", attr(1, bytes(8)), attr(2, bytes(8)))
 
 
 def to_this_host() -> bytes:

@@ -6,6 +6,8 @@ In nft's language (docs/design/network.md explains each line):
         map bound { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
         map ports { type inet_proto . inet_service : ipv4_addr . inet_service; }
         set opened { type ifname; }
+        set accepted { type ifname; }
+        set uplinks { type ifname; }
         chain publish {
             dnat ip to ip daddr . meta l4proto . th dport map @bound
             dnat ip to meta l4proto . th dport map @ports
@@ -18,6 +20,8 @@ In nft's language (docs/design/network.md explains each line):
         chain output { type nat hook output priority dstnat; fib daddr type local jump publish; }
         chain forward { type filter hook forward priority filter;
             iifname @opened ct state & (established | related) == 0 ct status & dnat == 0 drop
+            iifname @accepted oifname != BRIDGE oifname != @uplinks oifkind "bridge"
+                ct state & (established | related) == 0 ct status & dnat == 0 drop
         }
         chain postrouting { type nat hook postrouting priority srcnat;
             ip saddr SUBNET oifname != BRIDGE masquerade
@@ -39,15 +43,15 @@ from ._netlink import Message
 from ._state import Lease, Span
 
 _PROTOCOLS: Final[Mapping[str, int]] = {"tcp": 6, "udp": 17}
-_BOUND, _PORTS, _OPENED = 1, 2, 3
+_BOUND, _PORTS, _OPENED, _ACCEPTED, _UPLINKS = 1, 2, 3, 4, 5
 _RAW, _DSTNAT, _FILTER, _SRCNAT = -300, -100, 0, 100
 _CT_STATE, _CT_STATUS = 0, 2
 _ESTABLISHED_OR_RELATED: Final = 6
-_DNAT: Final = 0x20
+_DNAT: Final = nft.STATUS_DNAT
 _LOOPBACK: Final = (b"\x7f\0\0\0", b"\xff\0\0\0")
 _TARGET: Final = (nft.concatenation(nft.TYPE_IPV4, nft.TYPE_PORT), 8)
 #: Goes into the table's comment: a table made by another version of these rules is made anew.
-_VERSION: Final = 1
+_VERSION: Final = 2
 
 
 def comment(bridge: str, subnet: IPv4Network) -> str:
@@ -64,7 +68,8 @@ def base(table: str, bridge: str, subnet: IPv4Network) -> Iterator[Message]:
     bound = nft.concatenation(nft.TYPE_IPV4, nft.TYPE_PROTOCOL, nft.TYPE_PORT)
     yield nft.add_map(table, "bound", _BOUND, (bound, 12), _TARGET)
     yield nft.add_map(table, "ports", _PORTS, (key, 8), _TARGET)
-    yield nft.add_set(table, "opened", _OPENED, (nft.TYPE_IFNAME, 16))
+    for name, number in (("opened", _OPENED), ("accepted", _ACCEPTED), ("uplinks", _UPLINKS)):
+        yield nft.add_set(table, name, number, (nft.TYPE_IFNAME, 16))
     yield nft.add_chain(table, "publish")
     yield nft.add_chain(table, "guard", "filter", nft.PREROUTING, _RAW)
     yield nft.add_chain(table, "prerouting", "nat", nft.PREROUTING, _DSTNAT)
@@ -97,6 +102,10 @@ def _guarding(table: str, bridge: str, subnet: IPv4Network) -> Iterator[Message]
     answers = nft.connection(_CT_STATE, _ESTABLISHED_OR_RELATED, any_of=False)
     published = nft.connection(_CT_STATUS, _DNAT, any_of=False)
     yield nft.add_rule(table, "forward", nft.entered_by_one_of("opened", _OPENED), answers, published, drop)
+    # What others' firewalls accept because we asked them to goes to the outside, not to other engines' containers.
+    inward = nft.not_one_of("uplinks", _UPLINKS) + nft.leaves_by_kind("bridge")
+    ours = nft.entered_by_one_of("accepted", _ACCEPTED) + nft.leaves_by(bridge, negate=True)
+    yield nft.add_rule(table, "forward", ours, inward, answers, published, drop)
 
 
 def _masquerading(table: str, bridge: str, subnet: IPv4Network) -> Iterator[Message]:
@@ -120,6 +129,22 @@ def unpublish(table: str, leases: Iterable[Lease]) -> Iterator[Message]:
     """Take the published ports of endpoints back."""
     for name, elements in _elements(leases):
         yield from nft.delete_elements(table, name, elements)
+
+
+def accept_none(table: str) -> Iterator[Message]:
+    """No other firewall has rules for us any more."""
+    yield nft.flush_set(table, "accepted")
+
+
+def accept_devices(table: str, bridge: str, uplinks: Iterable[str]) -> Iterator[Message]:
+    """Others' firewalls accept what comes by the bridge: from now on it goes to these and no other bridges.
+
+    With no uplinks at all there is no outside; the set `accepted` is what turns the rule on.
+    """
+    yield nft.flush_set(table, "accepted")
+    yield nft.flush_set(table, "uplinks")
+    yield from nft.add_elements(table, "accepted", [(nft.ifname(bridge), None)])
+    yield from nft.add_elements(table, "uplinks", [(nft.ifname(name), None) for name in uplinks])
 
 
 def open_devices(table: str, names: Iterable[str]) -> Iterator[Message]:

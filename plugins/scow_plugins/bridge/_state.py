@@ -37,6 +37,13 @@ class Lease(msgspec.Struct, frozen=True):
     ports: list[Span] = []
 
 
+class Obstacle(msgspec.Struct, frozen=True):
+    """Somebody's rule that drops packets of containers, in a sentence; `published`: only those to published ports."""
+
+    said: str
+    published: bool
+
+
 class State(msgspec.Struct):
     """The file's content."""
 
@@ -47,6 +54,12 @@ class State(msgspec.Struct):
     leases: dict[str, Lease] = {}
     #: Devices whose `forwarding` was 0 before the bridge needed it.
     opened: list[str] = []
+    #: Others' firewalls have rules of ours; the devices that lead to the outside then. None: they have none.
+    accepted: list[str] | None = None
+    #: What nf_tables' generation was, and the setting, when others' firewalls were looked at last.
+    checked: tuple[int, str] = (0, "")
+    #: What was left in our way then.
+    obstacles: list[Obstacle] = []
     #: When the last endpoint left, on the clock that runs since boot.
     idle_since: float = 0
 
@@ -77,6 +90,10 @@ class Store:
             yield self._load()
         finally:
             os.close(lock)
+
+    def peek(self) -> State:
+        """The state as it is now, to read only; nothing is made or waited for."""
+        return self._load()
 
     def _load(self) -> State:
         boot = boot_id()

@@ -71,6 +71,7 @@ async def run_step(solver: Solver, step: PlannedStep, op: RunOp, below: Stack, i
         # First what may have to be waited for: who waits must not keep others from running.
         prepared = await prepare(solver, op, stack)
         await stack.enter_async_context(solver.limiter)
+        solver.note_once(solver.bench.warnings(prepared))
         try:
             running = await stack.enter_async_context(solver.bench.step(below, prepared))
         except (NoCommand, NotExecutable) as error:

@@ -7,7 +7,7 @@ import json
 import os
 import posixpath
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -90,6 +90,7 @@ class Solver:
         #: What this build has met, for caches that others take.
         self.noted: list[Noted] = []
         self.memos: dict[str, str] = {}
+        self._said: set[str] = set()
         self.imported = Imported()
         self.limiter = trio.CapacityLimiter(max(os.cpu_count() or 1, 2))
         self._bases: dict[tuple[str, Platform], Base] = {}
@@ -318,6 +319,13 @@ class Solver:
     def note(self, text: str) -> None:
         """Something that the user should know."""
         self.tell(BuildEvent("note", 0, title=text))
+
+    def note_once(self, texts: Iterable[str]) -> None:
+        """What the user should know, but not at every step again."""
+        for text in texts:
+            if text not in self._said:
+                self._said.add(text)
+                self.note(text)
 
     @contextmanager
     def showing(self, title: str) -> Iterator[None]:
