@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from scow import warm
+from scow.paths import Paths
 
 from . import images, machine
 
@@ -220,7 +221,8 @@ def engine_at(tmp_path: Path, warmed: bool, registry: str) -> Iterator[Scow]:
     own.parent.mkdir(parents=True)
     own.write_text("[plugins.bridge]\nlinger = 1.0\n")
     engine = Scow(tmp_path / "root", tmp_path / "run", config, warmed)
-    before = machine.snapshot(tmp_path)
+    owner = machine.Owner(tmp_path, Paths(engine.root, engine.run_dir).instance)
+    before = machine.snapshot(owner)
     try:
         yield engine
     finally:
@@ -228,7 +230,7 @@ def engine_at(tmp_path: Path, warmed: bool, registry: str) -> Iterator[Scow]:
         if names := listed.stdout.decode().split():
             engine.try_("rm", "-f", *names)
         engine.stop_launcher()
-    extra = machine.settled(before, tmp_path, seconds=25)
+    extra = machine.settled(before, owner, seconds=25)
     assert not extra, extra
     leftover = list((tmp_path / "run" / "containers").glob("*")) if (tmp_path / "run").exists() else []
     assert not leftover, leftover
