@@ -139,7 +139,7 @@ class Solver:
                 place = name in places_among(self.request.contexts)
                 with fetching(self.tell, self.tally, name) as report:
                     self._bases[key] = await self.bench.base(
-                        name, key[1], pull=self.request.pull, place=place, report=report
+                        name, key[1], pull=self.request.pull, place=place, report=report, warn=self.note
                     )
             return self._bases[key]
 
