@@ -220,7 +220,7 @@ def test_links_stay_where_they_are(pulled: Scow, context: Path, tmp_path: Path) 
     (context / "dir" / "inner").symlink_to(host)
     for source in ("absolute", "up", f"../{host.name}", str(host)):
         (context / "Dockerfile").write_text(f"FROM busybox\nCOPY {source} /x\n")
-        errors = pulled.fails("build", str(context), code=2 if source.startswith("..") else 1, says="Dockerfile:2: ")
+        errors = pulled.fails("build", str(context), code=1, says="Dockerfile:2: ")
         assert "of the host" not in errors
     image = build(pulled, context, "FROM busybox\nCOPY dir /x\nRUN ln -s / /root-link\nCOPY dir /root-link/y/\n", "-q")
     assert pulled("run", "--rm", image, "readlink", "/x/inner").strip() == str(host)

@@ -115,7 +115,8 @@ class BuildRequest:
     no_cache: bool = False
     #: Stages that don't use the cache.
     no_cache_filter: tuple[str, ...] = ()
-    pull: bool = False
+    #: True: base images are fetched anew; False: of those that are here nothing is asked; None: newer ones are taken.
+    pull: bool | None = None
     network: str = "default"
     #: INCLUDE is an instruction, also where the file doesn't say so.
     include: bool = False

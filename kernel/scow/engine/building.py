@@ -34,6 +34,7 @@ from scow.engine import images, publish
 from scow.engine.core import Core
 from scow.engine.garbage import bringing_in, in_thread, sweep
 from scow.engine.layering import Layer, write_layer
+from scow.engine.lookup import newer
 from scow.engine.names import new_id
 from scow.engine.netwarnings import network_warnings
 from scow.engine.rootfs import MADE, NoJournal, told
@@ -232,11 +233,15 @@ class Workbench:
         name: str,
         platform: Platform,
         *,
-        pull: bool = False,
+        pull: bool | None = None,
         place: bool = False,
         report: Report = lambda _: None,
+        warn: Callable[[str], None] = lambda _: None,
     ) -> Base:
-        """A local image, fetched if it isn't here (or with `pull` anyway). Raises as `pull`; Unsupported (`host:`).
+        """A local image, fetched if it isn't here. Raises as `pull`; Unsupported (`host:`).
+
+        `pull` true: fetched anyway; false: never while it is here; None: a registry's tag is looked up, and where that
+        fails the local image is taken, with a warning.
 
         `place`: the name may be that of a place on this machine (`oci:DIR`), which is always looked at anew. What
         stands in a file that may be a stranger's must not be one.
@@ -249,6 +254,8 @@ class Workbench:
             name = str(parse_named(name))  # `cafe` is a name, whatever IDs may begin so
         row = None if pull else images.find(core, name)
         if row is not None and images.config_of(core, row).platform.rank(platform) is None:
+            row = None
+        if row is not None and pull is None and await newer(core, name, platform, row, warn):
             row = None
         if row is None:
             info = await images.pull(core, name, platform, report, self.storage)

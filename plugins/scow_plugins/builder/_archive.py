@@ -99,8 +99,11 @@ def _chunks(file: bz2.BZ2File | lzma.LZMAFile) -> Iterator[bytes]:
         yield piece
 
 
-def unpack(pieces: Iterator[bytes], layout: Layout, target: str) -> None:
-    """Put an archive's entries beneath a directory of the image. Raises Corrupt, Invalid."""
+def unpack(pieces: Iterator[bytes], layout: Layout, target: str, owner: tuple[int, int] | None = None) -> None:
+    """Put an archive's entries beneath a directory of the image. Raises Corrupt, Invalid.
+
+    `owner` None leaves them their own owners.
+    """
     layout.directory(layout.settle(target))
     stream = opened(pieces)
     reader = TarReader(lambda: next(stream, b""))
@@ -123,7 +126,7 @@ def unpack(pieces: Iterator[bytes], layout: Layout, target: str) -> None:
                 entry.device,
                 entry.xattrs,
             )
-            layout.entry(member, data, target)
+            layout.entry(member, data, target, owner)
     except (OSError, EOFError, lzma.LZMAError) as error:
         raise Corrupt(f"the archive can't be read: {error}") from None
 

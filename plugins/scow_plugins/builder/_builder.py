@@ -124,6 +124,9 @@ async def _planned(
     bases: dict[tuple[str, Platform], Base] = {}
     places = places_among(request.contexts)
 
+    def warn(text: str) -> None:
+        listener(BuildEvent("note", 0, title=text))
+
     async def config(name: str, platform: Platform, said: Instruction) -> Mapping[str, Any]:
         # A stranger's file doesn't say what of this machine is looked at, nor do the triggers of a stranger's image.
         own = request.own_file and isinstance(said, From) and not name.startswith("host:")
@@ -131,7 +134,7 @@ async def _planned(
         try:
             with fetching(listener, tally, name) as report:
                 bases[name, platform] = base = await bench.base(
-                    name, platform, pull=request.pull, place=place, report=report
+                    name, platform, pull=request.pull, place=place, report=report, warn=warn
                 )
         except ScowError as error:
             raise type(error)(located(said.at.place_of_rest, error.message), hint=error.hint) from None

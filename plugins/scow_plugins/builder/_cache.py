@@ -13,7 +13,7 @@ from typing import Any, Final
 from scow.engine.building import BuildCache
 
 #: The version of what goes into keys; another one means that nothing is found.
-_EPOCH: Final = "3"
+_EPOCH: Final = "4"
 #: Files that `explain` names.
 _SHOWN: Final = 5
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})

@@ -40,6 +40,8 @@ class Layout:
         self._mtime = mtime
         #: Real paths that this layer has: true for directories.
         self._written: dict[str, bool] = {}
+        #: Links that an archive has put here: its later entries go over them.
+        self._links: dict[str, str] = {}
         #: Where files with several names were put: of one source.
         self._linked: dict[tuple[int, int, str], str] = {}
 
@@ -50,6 +52,9 @@ class Layout:
         place = self.settle(target)
         if not source.is_directory:
             for each in source.files:
+                if each.node.is_directory:  # a parent that is kept
+                    self._put(tree, each, self._joined(place, each.name))
+                    continue
                 there = self._node(place)
                 inside = into or (there is not None and there.is_directory) or self._written.get(place) is True
                 if not inside and place in self._written:
@@ -81,31 +86,29 @@ class Layout:
         self._written[place] = False
         self._emit(Member(_bytes(place), b"0", bits, *owner, size, mtime * _SECOND), data)
 
-    def entry(self, member: Member, data: Iterable[bytes], target: str) -> None:
+    def entry(self, member: Member, data: Iterable[bytes], target: str, owner: tuple[int, int] | None) -> None:
         """Put an archive's entry beneath a target directory; `member.name` is relative and clean.
 
-        It keeps its own owner: as with every other builder, --chown is about the directories made on the way to it.
+        Links on the way are followed beneath the root, the archive's own, too. `owner` None: each keeps its own;
+        --chown covers all that comes out (BuildKit since 0.23).
         """
-        place = self._joined(self.settle(target), member.name.decode(errors="surrogateescape"))
+        place = self._beneath(target, member.name)
         self._parents(place)
         self._written[place] = member.kind == b"5"
-        name = _bytes(place) + (b"/" if member.kind == b"5" else b"")
+        self._links.pop(place, None)
         link = member.link
         if member.kind == b"1":
-            link = _bytes(self._joined(self.settle(target), link.decode(errors="surrogateescape")))
-        changed = Member(
-            name,
-            member.kind,
-            member.mode,
-            member.uid,
-            member.gid,
-            member.size,
-            member.mtime,
-            link,
-            member.device,
-            member.xattrs,
-        )
-        self._emit(changed, data)
+            link = _bytes(self._beneath(target, link))
+        elif member.kind == b"2":
+            self._links[place] = os.fsdecode(link)
+        uid, gid = owner or (member.uid, member.gid)
+        name = _bytes(place) + (b"/" if member.kind == b"5" else b"")
+        self._emit(replace(member, name=name, uid=uid, gid=gid, link=link), data)
+
+    def _beneath(self, target: str, name: bytes) -> str:
+        """The real path of an archive's name: over links, but for its last part, which is what the entry is about."""
+        above, _, last = os.fsdecode(name).rpartition("/")
+        return self._joined(self.settle(f"{target}/{above}"), last)
 
     def directory(self, place: str) -> None:
         """A directory at a real path, made with its parents if it isn't there. Raises Invalid."""
@@ -129,7 +132,9 @@ class Layout:
                 xattrs=self._below.xattrs(there),
             )
         else:
-            member = Member(_bytes(place) + b"/", b"5", 0o755, *(self._owner or (0, 0)), 0, self._mtime * _SECOND)
+            # An octal --chmod counts for what is made on the way, too, a symbolic one doesn't: so it is with BuildKit.
+            mode = self._mode.fixed if self._mode is not None and self._mode.fixed is not None else 0o755
+            member = Member(_bytes(place) + b"/", b"5", mode, *(self._owner or (0, 0)), 0, self._mtime * _SECOND)
         self._written[place] = True
         self._emit(member, ())
 
@@ -147,21 +152,24 @@ class Layout:
                 continue
             step = self._joined(here, part)
             node = None if step in self._written else self._below.lstat(step)
-            if node is None or not stat.S_ISLNK(node.status.st_mode):
+            link = self._links.get(step, "") if node is None else node.link
+            if not link:
                 here = step
                 continue
             links += 1
             if links > _LINKS_MAX:
                 raise Invalid(f"{target!r} goes over more than {_LINKS_MAX} links")
-            here = "" if node.link.startswith("/") else here
-            ahead += [each for each in node.link.split("/") if each][::-1]
+            here = "" if link.startswith("/") else here
+            ahead += [each for each in link.split("/") if each][::-1]
         return here
 
     def _put(self, tree: Tree, each: Chosen, place: str) -> None:
         status = each.node.status
         kind = _KINDS.get(stat.S_IFMT(status.st_mode))
         if kind is None:
-            return  # a socket means nothing without its process
+            if tree.ignore is None:
+                return  # a layer can't hold a socket
+            kind = b"0"  # out of a context it comes as an empty file (fsutil, by which buildx sends it)
         if not place:
             return  # the root directory itself
         if kind == b"5":
@@ -175,7 +183,7 @@ class Layout:
         if first is not None:
             self._emit(replace(member, kind=b"1", size=0, link=_bytes(first), xattrs=None), ())
             return
-        self._emit(member, tree.content(each.node) if kind == b"0" else ())
+        self._emit(member, tree.content(each.node) if each.node.is_regular else ())
 
     def _first(self, each: Chosen, place: str) -> str | None:
         """Where this source has put the same file under another name: it stays one file."""

@@ -123,7 +123,7 @@ def _stage_names(dockerfile: Dockerfile) -> Found:
 
 
 def _froms(dockerfile: Dockerfile, options: Options) -> Found:
-    automatic = platform_arguments(options.platform, options.build_platform)
+    automatic = platform_arguments(options.platform, options.build_platform, options.target)
     declared = {name for each in dockerfile.arguments for name, _ in each.values} | set(automatic)
     for stage in dockerfile.stages:
         start = stage.start
@@ -241,7 +241,7 @@ def _variables(dockerfile: Dockerfile, options: Options, known: Known) -> Found:
     from scow_plugins.builder._stages import global_scope, starts
 
     try:
-        automatic = platform_arguments(options.platform, options.build_platform)
+        automatic = platform_arguments(options.platform, options.build_platform, options.target)
         scope = global_scope(dockerfile, options.build_args, automatic)
         beginnings = starts(dockerfile, scope, options.contexts)
     except ScowError:

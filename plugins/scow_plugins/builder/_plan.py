@@ -117,10 +117,7 @@ class _Planner:
         self._dockerfile = dockerfile
         self._options = options
         self._base = base
-        automatic = platform_arguments(options.platform, options.build_platform)
-        self._scope = global_scope(
-            dockerfile, options.build_args, automatic | {"TARGETSTAGE": options.target or "default"}
-        )
+        self._scope = scope_of(dockerfile, options)
         self._starts = starts(dockerfile, self._scope, options.contexts)
         self._states: dict[int, StageState] = {}
         self._planned: dict[int, PlannedStage] = {}
@@ -141,6 +138,8 @@ class _Planner:
         order: list[int] = []
         self._sort(target.index, [], order)
         stages = {index: self._planned[index] for index in order}
+        for planned in stages.values():
+            self._check_order(planned)
         return Plan(stages, target.index, self._states[target.index].author)
 
     async def _fetch_bases(self, target: Stage) -> None:
@@ -218,6 +217,19 @@ class _Planner:
             start.image if start.kind == "context" and image is None else "",
         )
 
+    def _check_order(self, planned: PlannedStage) -> None:
+        """Files come from stages that stand before. Raises Invalid."""
+        for step in planned.steps:
+            for origin in origins(step):
+                if origin.kind == "stage" and origin.stage >= planned.index:
+                    kind = "mount" if isinstance(step.op, RunOp) else "copy"
+                    name = repr(origin.name)
+                    raise wrong(
+                        step.said.at.find(origin.name, 0),
+                        f"cannot {kind} from stage {name}: it needs to be defined before stage {planned.name!r}",
+                        hint=f"move stage {name} up",
+                    )
+
     def _triggers(self, state: StageState, stage: Stage) -> Sequence[Instruction]:
         found = []
         for text in state.triggers():
@@ -288,5 +300,6 @@ def origins(step: PlannedStep) -> list[Origin]:
 
 
 def scope_of(dockerfile: Dockerfile, options: Options) -> Globals:
-    """The global scope alone, for checks."""
-    return global_scope(dockerfile, options.build_args, platform_arguments(options.platform, options.build_platform))
+    """The global scope."""
+    automatic = platform_arguments(options.platform, options.build_platform, options.target)
+    return global_scope(dockerfile, options.build_args, automatic)

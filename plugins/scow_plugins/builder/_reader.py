@@ -52,7 +52,10 @@ def read(data: bytes, name: str = "Dockerfile", *, escape: str = "\\") -> File:
     Raises Invalid, with the line shown; Unsupported for the `syntax` of a stranger's frontend.
     """
     text = data.removeprefix(b"\xef\xbb\xbf").decode(errors="surrogateescape")
-    lines = tuple(line.removesuffix("\r") for line in text.split("\n"))
+    raw = text.split("\n")
+    # Here-documents keep what they are written with.
+    crlf = frozenset(number for number, line in enumerate(raw, 1) if line.endswith("\r"))
+    lines = tuple(line.removesuffix("\r") for line in raw)
     source = Source(name, lines)
     if len(data) > SIZE_MAX:
         raise wrong(Place(source, 0), f"the file is larger than {SIZE_MAX >> 20} MiB")
@@ -62,12 +65,14 @@ def read(data: bytes, name: str = "Dockerfile", *, escape: str = "\\") -> File:
         text.encode()
     except UnicodeEncodeError as error:
         raise wrong(Place(source, text[: error.start].count("\n") + 1), "the line is not valid UTF-8") from None
-    return _Reader(source, escape).run()
+    return _Reader(source, escape, crlf).run()
 
 
 class _Reader:
-    def __init__(self, source: Source, escape: str) -> None:
+    def __init__(self, source: Source, escape: str, crlf: frozenset[int]) -> None:
         self.source = source
+        #: Lines that end with \r\n, by number.
+        self.crlf = crlf
         self.usual_escape = escape
         self.lines = source.lines
         self.at = 0
@@ -221,7 +226,7 @@ class _Reader:
                 self.at += 1
                 if (line.lstrip("\t") if chomp else line) == name:
                     break
-                body.append(line + "\n")
+                body.append(line + ("\r\n" if self.at in self.crlf else "\n"))
             found.append(Heredoc(name, "".join(body), expand, chomp, start + 1))
         return tuple(found)
 

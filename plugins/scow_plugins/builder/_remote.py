@@ -89,8 +89,10 @@ def fetch(url: str, directory: Path, check: Callable[[], None]) -> Fetched:
 
 
 def name_of(url: str) -> str:
-    """The file name in a URL; empty when it has none."""
-    return posixpath.basename(urllib.parse.unquote(urllib.parse.urlsplit(url).path))
+    """The file name in a URL; what BuildKit writes where it has none (`http://host/`)."""
+    path = urllib.parse.unquote(urllib.parse.urlsplit(url).path).rstrip("/")
+    name = posixpath.basename(path)
+    return name if name not in ("", ".", "..") else "__unnamed__"
 
 
 def _moment(text: str | None) -> int:

@@ -15,6 +15,8 @@ from scow_plugins.builder._modes import Mode
 from scow_plugins.builder._tree import Node, Tree
 
 _WILD: Final = re.compile(r"[*?\[\\]")
+#: What is no run of stars though it may hold some: an escaped letter, a set; or such a run.
+_STARS: Final = re.compile(r"(\\.|\[\^?\]?(?:\\.|[^\]\\])*\])|\*+", re.DOTALL)
 WHITEOUT: Final = ".wh."
 #: More sources than that are chosen in a thread of their own.
 _FEW: Final = 4
@@ -48,7 +50,7 @@ def choose(tree: Tree, pattern: str, *, parents: bool, exclude: tuple[str, ...])
     if parents:
         clean, pivot = _pivot(pattern, clean)
     found = []
-    for path in _matches(tree, clean):
+    for path in _matches(tree, clean, several_levels=parents):
         found.append(_source(tree, path, parents=parents, pivot=pivot, leaves_out=leaves_out))
     return tuple(found)
 
@@ -68,11 +70,8 @@ def is_pattern(source: str) -> bool:
 
 
 def cleaned(pattern: str) -> str:
-    """A source relative to its tree. Raises Invalid when it leads out of it."""
-    clean = posixpath.normpath(pattern.lstrip("/") or ".")
-    if clean == ".." or clean.startswith("../"):
-        raise Invalid(f"forbidden path outside the build context: {pattern}")
-    return "" if clean == "." else clean
+    """A source relative to its tree; `..` ends at its root (dockerfile reference, "COPY": `../x` means `/x`)."""
+    return posixpath.normpath("/" + pattern.lstrip("/")).lstrip("/")
 
 
 def _pivot(pattern: str, clean: str) -> tuple[str, str]:
@@ -90,7 +89,12 @@ def _behind(path: str, pivot: str) -> str:
     return "/".join(parts[next(ends, 0) :])
 
 
-def _matches(tree: Tree, clean: str) -> Iterator[str]:
+def one_level(pattern: str) -> str:
+    """A pattern whose `**` takes no more than `*` does, as Go's filepath.Match reads it, by which COPY finds files."""
+    return _STARS.sub(lambda found: found[1] or "*", pattern)
+
+
+def _matches(tree: Tree, clean: str, *, several_levels: bool) -> Iterator[str]:
     match = _WILD.search(clean)
     if match is None:
         node = tree.find(clean)
@@ -99,7 +103,7 @@ def _matches(tree: Tree, clean: str) -> Iterator[str]:
         yield clean
         return
     fixed = clean[: match.start()].rpartition("/")[0]
-    matches = matcher(clean)
+    matches = matcher(clean if several_levels else one_level(clean))
     try:
         top = tree.find(fixed)
     except NotFound:
@@ -128,8 +132,9 @@ def _source(tree: Tree, path: str, *, parents: bool, pivot: str, leaves_out: Ign
         base = _behind(path, pivot)
     elif not node.is_directory:
         base = posixpath.basename(path)
+    directories = tuple(_parents_of(tree, path, base)) if parents else ()
     if node.is_directory:
-        files = [_chosen(tree, node, base, top=True)] if base or not parents else []
+        files = [*directories, *([_chosen(tree, node, base, top=True)] if base or not parents else ())]
         cut = len(node.path) + 1 if node.path else 0
         skipped = ""
         above = base + "/" if base else ""
@@ -145,7 +150,16 @@ def _source(tree: Tree, path: str, *, parents: bool, pivot: str, leaves_out: Ign
         return Source(tuple(files), True)
     if leaves_out.patterns and leaves_out.ignores(posixpath.basename(path)):
         return Source((), False)
-    return Source((_chosen(tree, node, base, top=True),), False)
+    return Source((*directories, _chosen(tree, node, base, top=True)), False)
+
+
+def _parents_of(tree: Tree, path: str, kept: str) -> Iterator[Chosen]:
+    """The directories above a file that `--parents` keeps: they arrive as they are, as with BuildKit."""
+    before = path[: len(path) - len(kept)]
+    for end in (at for at, letter in enumerate(kept) if letter == "/"):
+        node = tree.find(before + kept[:end])
+        if node.is_directory:
+            yield _chosen(tree, node, kept[:end], top=False)
 
 
 def _chosen(tree: Tree, node: Node, name: str, *, top: bool) -> Chosen:
@@ -153,9 +167,6 @@ def _chosen(tree: Tree, node: Node, name: str, *, top: bool) -> Chosen:
         raise Invalid(
             f"{node.path!r} can't be in a layer: names that begin with {WHITEOUT} mean that something is removed there"
         )
-    mode = node.status.st_mode
-    if stat.S_ISSOCK(mode):
-        return Chosen(node, name, top, "", None)
     if node.is_regular:
         return Chosen(node, name, top, *tree.known(node))
     return Chosen(node, name, top, "", tree.xattrs(node) if node.is_directory else None)

@@ -141,7 +141,7 @@ class Solver:
                 place = name in places_among(self.request.contexts)
                 with fetching(self.tell, self.tally, name) as report:
                     self._bases[key] = await self.bench.base(
-                        name, key[1], pull=self.request.pull, place=place, report=report
+                        name, key[1], pull=self.request.pull, place=place, report=report, warn=self.note
                     )
             return self._bases[key]
 
@@ -571,6 +571,7 @@ class _Writing:
         self._tree = tree
         self._below = below
         self._owner = owner
+        self._chown = owner if op.chown else None
         newest = [
             each.node.status.st_mtime
             for source in (*copying.sources, *(source for _, source in clones))
@@ -584,7 +585,9 @@ class _Writing:
         for source in self._copying.sources:
             assert self._tree is not None
             if op.add and op.unpack is not False and self._is_archive(source):
-                _archive.unpack(self._tree.content(source.files[0].node), self._archive_layout(writer), op.target)
+                _archive.unpack(
+                    self._tree.content(source.files[0].node), self._archive_layout(writer), op.target, self._chown
+                )
             else:
                 layout.copy(self._tree, source, op.target, parents=op.parents)
         for tree, source in self._clones:
@@ -593,24 +596,23 @@ class _Writing:
             layout.file(file.name, file.content, op.target, 0o644, self._mtime)
         for fetched in self._copying.fetched:
             if op.unpack:
-                _archive.unpack(fetched.pieces(), self._archive_layout(writer), op.target)
+                _archive.unpack(fetched.pieces(), self._archive_layout(writer), op.target, self._chown)
             else:
-                self._put_fetched(layout, fetched)
+                name, when = fetched.name, fetched.mtime
+                layout.stream(name, fetched.pieces(), fetched.size, op.target, 0o600, when)
 
     def _archive_layout(self, writer: TarWriter) -> Layout:
-        """An archive is on its own: it may say of a directory what an earlier source has said otherwise."""
-        return Layout(writer, self._below, owner=self._owner, mode=self._copying.mode, mtime=self._mtime)
+        """An archive is on its own: it may say of a directory what an earlier source has said otherwise.
+
+        --chmod isn't about what comes out of it.
+        """
+        return Layout(writer, self._below, owner=self._owner, mode=None, mtime=self._mtime)
 
     def _is_archive(self, source: Source) -> bool:
         if source.is_directory or len(source.files) != 1 or not source.files[0].node.is_regular:
             return False
         assert self._tree is not None
         return _archive.is_archive(self._tree.content(source.files[0].node))
-
-    def _put_fetched(self, layout: Layout, fetched: _remote.Fetched) -> None:
-        if self._op.target.endswith("/") and not fetched.name:
-            raise Invalid(f"{fetched.url} has no file name", hint="write the name at the end of the destination")
-        layout.stream(fetched.name, fetched.pieces(), fetched.size, self._op.target, 0o600, fetched.mtime)
 
 
 def shown_of(origin: Origin, source: str) -> CopyOp:

@@ -89,9 +89,9 @@ def understand(
     )
 
 
-def platform_arguments(target: Platform, build: Platform) -> dict[str, str]:
-    """TARGETPLATFORM and its kin (dockerfile reference, "Automatic platform ARGs in the global scope")."""
-    found: dict[str, str] = {}
+def platform_arguments(target: Platform, build: Platform, stage: str = "") -> dict[str, str]:
+    """TARGETPLATFORM and its kin (dockerfile reference, "Automatic platform ARGs in the global scope"), TARGETSTAGE."""
+    found = {"TARGETSTAGE": stage or "default"}
     for prefix, platform in (("TARGET", target), ("BUILD", build)):
         found |= {
             f"{prefix}PLATFORM": str(platform),

@@ -372,8 +372,9 @@ class StageState:
         sources = [word(text) for text in said.sources]
         target = word(said.target)
         files = tuple(self._file(said, number) for number in range(len(said.heredocs)))
-        if not target or not all(sources):
-            raise wrong(said.at.place_of_rest, f"{said.at.name} has an empty source or destination")
+        if not all(sources):
+            raise wrong(said.at.place_of_rest, f"{said.at.name} has an empty source")
+        target = target or "./"  # an empty variable means the working directory
         place = said.at.place_of_rest
         remote = [text for text in sources if said.add and (is_git(text) or _URL.match(text))]
         repositories = tuple(text for text in remote if is_git(text))

@@ -9,6 +9,7 @@ import pytest
 
 from scow.api import Invalid, Platform, Unsupported
 from scow_plugins.builder._instructions import Instruction
+from scow_plugins.builder._lint import lint
 from scow_plugins.builder._plan import Options, Plan, make_plan
 from scow_plugins.builder._stages import understand
 from scow_plugins.builder._steps import CopyOp, Origin, PlannedStage, RunOp, WorkdirOp
@@ -294,3 +295,32 @@ async def test_named_contexts_are_bases() -> None:
     replaced = await last("FROM nowhere AS Some\nCOPY --from=none a b\n", contexts={"some": "/dir"})
     assert (replaced.context, replaced.steps, replaced.image) == ("some", (), "")
     assert (await last("FROM more\n", contexts={"more": "docker-image://other:2"})).image == "other:2"
+
+
+async def test_a_stage_is_copied_from_where_it_stands_before() -> None:
+    for line, kind in (("COPY --from=late /a /b", "copy"), ("RUN --mount=from=late,target=/m true", "mount")):
+        text = f"FROM x AS early\n{line}\nFROM x AS late\nFROM x\nCOPY --from=early / /\nCOPY --from=late / /\n"
+        with pytest.raises(
+            Invalid, match=f"cannot {kind} from stage 'late': it needs to be defined before stage 'early'"
+        ):
+            await plan(text)
+    with pytest.raises(Invalid, match="cannot copy from stage 'late'"):
+        await plan("FROM x AS early\nCOPY --from=1 / /\nFROM x AS late\n", target="early")
+
+
+async def test_the_stage_that_is_wanted_has_a_name_as_an_argument() -> None:
+    text = "FROM x AS a\nRUN before\nARG TARGETSTAGE\nRUN after\nFROM a\nRUN end\n"
+    found = await last(text, target="a")
+    assert "TARGETSTAGE=a" not in run_of(found).env
+    assert "TARGETSTAGE=a" in run_of(found, 1).env
+    assert "TARGETSTAGE=default" in run_of(await last(text)).env
+    findings = lint(understand(text.encode()), Options(AMD, AMD), b"", lambda _: None)
+    assert not [each for each in findings if "TARGETSTAGE" in each.message]
+    findings = lint(understand(b"FROM x-$TARGETSTAGE\n"), Options(AMD, AMD), b"", lambda _: None)
+    assert not [each for each in findings if "TARGETSTAGE" in each.message]
+
+
+async def test_an_empty_destination_is_the_working_directory() -> None:
+    copy = (await last("FROM x\nWORKDIR /w\nARG empty\nCOPY f $empty\n")).steps[-1].op
+    assert isinstance(copy, CopyOp)
+    assert copy.target == "/w/"

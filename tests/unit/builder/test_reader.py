@@ -56,7 +56,7 @@ def test_crlf_and_a_byte_order_mark() -> None:
     assert isinstance(found[1], Run)
     assert found[1].command.words == ("a   b",)
     assert isinstance(found[2], Run)
-    assert found[2].heredocs[0].content == "hi\n"
+    assert found[2].heredocs[0].content == "hi\r\n"
 
 
 def test_directives_count_only_at_the_top() -> None:
