@@ -400,6 +400,8 @@ CMD ["httpd", "-f", "-p", "80", "-h", "/www"]
             context,
             "-t",
             "site",
+            "--allow",
+            "network.host",
             "--secret",
             "id=token,env=SITE_TOKEN",
             "--build-arg",

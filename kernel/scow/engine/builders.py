@@ -105,8 +105,8 @@ class BuildRequest:
     remote: str = ""
     #: What the user calls the context: the same for the next build.
     context_name: str = ""
-    #: What the context leaves out: the ignore file's content.
-    ignore: bytes = b""
+    #: What the context leaves out: an ignore file's content; None: what the context's own says.
+    ignore: bytes | None = None
     names: tuple[str, ...] = ()
     target: str = ""
     build_args: Mapping[str, str] = field(default_factory=dict)

@@ -38,7 +38,7 @@ class DockerfileBuilder:
     def check(self, bench: Workbench, request: BuildRequest) -> tuple[Finding, ...]:
         """The lints; images that are here are asked what they set. Raises Invalid."""
         dockerfile = _understood(request)
-        findings = lint(dockerfile, _options(request), request.ignore, bench.local_config)
+        findings = lint(dockerfile, _options(request), request.ignore or b"", bench.local_config)
         if dockerfile.file.check_error and findings:
             raise violation(findings, request.file_name)
         return findings
@@ -56,7 +56,7 @@ class DockerfileBuilder:
         tally = Tally()
         plan, bases, dockerfile = await _planned(bench, request, listener, tally)
         configs = {name: base.config for (name, _), base in bases.items()}
-        warnings = lint(dockerfile, _options(request), request.ignore, configs.get)
+        warnings = lint(dockerfile, _options(request), request.ignore or b"", configs.get)
         if dockerfile.file.check_error and warnings:
             raise violation(warnings, request.file_name)
         _check(plan, request)
@@ -149,22 +149,8 @@ def _check(plan: Plan, request: BuildRequest) -> None:
     for stage in plan.stages.values():
         for step in stage.steps:
             if isinstance(step.op, RunOp):
-                if step.op.security == "insecure" and "security.insecure" not in request.entitlements:
-                    raise Invalid(
-                        located(step.said.at.find("--security", 0), "security.insecure is not allowed"),
-                        hint="who trusts the file as root says --allow security.insecure",
-                    )
-                for mount in step.op.mounts:
-                    if mount.kind == "ssh" and mount.required and mount.id not in request.agents:
-                        raise NotFound(
-                            located(step.said.at.find("--mount", 0), f"SSH agent {mount.id}: not found"),
-                            hint=f"give it: scow build --ssh {mount.id}",
-                        )
-                    if mount.kind == "secret" and mount.required and mount.id not in request.secrets:
-                        raise NotFound(
-                            located(step.said.at.find("--mount", 0), f"secret {mount.id}: not found"),
-                            hint=f"give it: scow build --secret id={mount.id},src=FILE",
-                        )
+                _check_entitlements(step.said, step.op, request)
+                _check_lent(step.said, step.op, request)
             local = isinstance(step.op, CopyOp) and step.op.sources and step.op.origin.kind == "context"
             if local and request.context is None:
                 raise wrong(
@@ -172,6 +158,34 @@ def _check(plan: Plan, request: BuildRequest) -> None:
                     "there is no build context to copy from",
                     hint="give a directory: scow build -f FILE DIRECTORY",
                 )
+
+
+def _check_entitlements(said: Instruction, op: RunOp, request: BuildRequest) -> None:
+    """What a file wants beyond a container, its user has to grant: also what the triggers of a base want."""
+    if op.network == "host" and request.network != "host" and "network.host" not in request.entitlements:
+        raise Invalid(
+            located(said.at.find("--network", 0), "network.host is not allowed"),
+            hint="who trusts the file with the network of this machine says --allow network.host",
+        )
+    if op.security == "insecure" and "security.insecure" not in request.entitlements:
+        raise Invalid(
+            located(said.at.find("--security", 0), "security.insecure is not allowed"),
+            hint="who trusts the file as root says --allow security.insecure",
+        )
+
+
+def _check_lent(said: Instruction, op: RunOp, request: BuildRequest) -> None:
+    for mount in op.mounts:
+        if mount.kind == "ssh" and mount.required and mount.id not in request.agents:
+            raise NotFound(
+                located(said.at.find("--mount", 0), f"SSH agent {mount.id}: not found"),
+                hint=f"give it: scow build --ssh {mount.id}",
+            )
+        if mount.kind == "secret" and mount.required and mount.id not in request.secrets:
+            raise NotFound(
+                located(said.at.find("--mount", 0), f"secret {mount.id}: not found"),
+                hint=f"give it: scow build --secret id={mount.id},src=FILE",
+            )
 
 
 def _tell_unused(dockerfile: Dockerfile, request: BuildRequest, listener: Callable[[BuildEvent], None]) -> None:

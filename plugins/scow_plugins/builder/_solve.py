@@ -37,7 +37,7 @@ from scow_plugins.builder import _archive, _remote
 from scow_plugins.builder._cache import Key, explain, packed
 from scow_plugins.builder._cachedoc import Noted, layer_of
 from scow_plugins.builder._caches import Imported, open_caches
-from scow_plugins.builder._contexts import cloned, commit_of
+from scow_plugins.builder._contexts import cloned, commit_of, ignore_of
 from scow_plugins.builder._fetching import Tally, fetching
 from scow_plugins.builder._gitref import GitRef, parse_git
 from scow_plugins.builder._ignore import Ignore, read_patterns
@@ -626,11 +626,10 @@ def shown_of(origin: Origin, source: str) -> CopyOp:
 def _places(request: BuildRequest) -> Iterator[tuple[str, Path, bytes]]:
     """The contexts that are directories, with their ignore files' content."""
     if request.context is not None:
-        yield "", request.context, request.ignore
+        yield "", request.context, request.ignore or b""
     for name, place in request.contexts.items():
         if image_of(place) is None:
-            ignore = Path(place, ".dockerignore")
-            yield name, Path(place), ignore.read_bytes() if ignore.is_file() else b""
+            yield name, Path(place), ignore_of(Path(place))
 
 
 def _index_name(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Files that a command writes: seen whole or not at all."""
+"""Files that a command reads because its user names them, and files that it writes: seen whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,7 +6,27 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from scow.api import Denied
+from scow.api import Denied, Invalid
+
+_CHUNK = 1 << 16
+
+
+def read_named(path: str | int, limit: int, what: str) -> bytes:
+    """What is in a file that the user names (or has opened): any kind, also a pipe, but only so much of it.
+
+    For what lies in a build's context use `scow.api.linux.read_beneath`: that a stranger may have filled. Raises
+    OSError; Invalid for more than `limit` bytes.
+    """
+    fd = os.dup(path) if isinstance(path, int) else os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    found = bytearray()
+    try:
+        while len(found) <= limit and (piece := os.read(fd, _CHUNK)):
+            found += piece
+    finally:
+        os.close(fd)
+    if len(found) > limit:
+        raise Invalid(f"{what} is larger than {limit >> 10} KiB", hint="is it the file that was meant?")
+    return bytes(found)
 
 
 @contextmanager

@@ -7,11 +7,14 @@ from typing import Literal, cast
 
 from scow.api import Invalid, NotFound, Platform, PortMapping, Resources, Restart, Unsupported, parse_ports
 from scow.engine import CreateRequest
+from scow_plugins.cli._files import read_named
 from scow_plugins.cli._flags import Args, UsageError
 from scow_plugins.cli._mounts import mounts
 from scow_plugins.cli._ulimits import ulimits
 
 _POLICIES = ("no", "on-failure", "always", "unless-stopped")
+#: Bytes of a file of variables or labels.
+_FILE_MAX = 1 << 20
 _SHM_SIZE = 64 * 1024 * 1024
 
 
@@ -95,12 +98,12 @@ def environment(args: Args, environ: Mapping[str, str]) -> tuple[str, ...]:
 
 def _lines(path: str, flag: str) -> list[str]:
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            lines = [line.rstrip("\r\n").lstrip() for line in file]
+        text = read_named(path, _FILE_MAX, f"{flag} {path}").decode("utf-8-sig")
     except OSError as error:
         raise NotFound(f"{flag} {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise Invalid(f"{flag} {path} is not UTF-8") from None
+    lines = [line.rstrip("\r").lstrip() for line in text.split("\n")]
     return [line for line in lines if line and not line.startswith("#")]
 
 

@@ -20,6 +20,7 @@ from scow_plugins.cli._buildflags import (
     outputs,
 )
 from scow_plugins.cli._cli import Cli
+from scow_plugins.cli._files import read_named
 from scow_plugins.cli._flags import Args, Command, Flag, UsageError
 from scow_plugins.cli._ulimits import ulimits
 
@@ -91,6 +92,9 @@ COMMAND = Command(
 )
 _STYLES: Final = ("auto", "plain", "tty", "rawjson", "quiet")
 #: user@host:path, as scp(1) has it.
+#: Bytes of a Dockerfile or an ignore file; of a secret (BuildKit's own bound).
+_FILE_MAX: Final = 16 << 20
+_SECRET_MAX: Final = 500 << 10
 _SCP: Final = re.compile(r"[A-Za-z0-9._~-]+@[A-Za-z0-9.-]+:")
 
 
@@ -256,13 +260,12 @@ def build_request(cli: Cli, args: Args, stdout: str = "") -> BuildRequest:
 
 def _may_block(args: Args) -> bool:
     """Whether the flags may name a pipe to read. A thread for it would be a tenth of a build that changes nothing."""
-    (place,) = args.words
     read = (args.text("file"), *args.all("secret"), *args.all("ssh"), *args.all("build-context"))
-    return any(read) or not Path(place, "Dockerfile").is_file()
+    return any(read)
 
 
 def _source(cli: Cli, args: Args, place: str) -> dict[str, Any]:
-    """The context and the Dockerfile, as fields of the request."""
+    """The context and the Dockerfile, as fields of the request. What lies in the context is read by the builder."""
     from scow.api import NotFound
 
     given = args.text("file") or ""
@@ -272,47 +275,35 @@ def _source(cli: Cli, args: Args, place: str) -> dict[str, Any]:
         return {"stream": cli.stdin, "file_name": given, "context_name": "-"}
     file: dict[str, Any] = {"file_name": given}
     if given == "-":
-        file = {"file": _read_all(cli.stdin), "file_name": "Dockerfile"}
+        file = {"file": read_named(cli.stdin, _FILE_MAX, "the Dockerfile"), "file_name": "Dockerfile"}
     if "://" in place or (not Path(place).exists() and (place.startswith("github.com/") or _SCP.match(place))):
         return {**file, "remote": place, "context_name": place}
     context = Path(place)
     if not context.is_dir():
         what = "is not a directory" if context.exists() else "not found"
         raise NotFound(f"unable to prepare context: path {place!r} {what}")
-    if given != "-":
-        file = _file(context, given)
-    return {**file, "context": context, "ignore": _ignore(args, context)}
+    if given and given != "-":
+        inside = os.path.relpath(os.path.abspath(given), os.path.abspath(context))
+        if inside == ".." or inside.startswith("../"):
+            # The user's own word, wherever it leads; a file in the context may be somebody else's.
+            return {"context": context, **_named_file(context, given)}
+        file = {"file_name": inside}
+    return {"context": context, **file}
 
 
-def _file(context: Path, given: str) -> dict[str, Any]:
-    """The Dockerfile beside which the user stands, or in a context that is a directory."""
+def _named_file(context: Path, given: str) -> dict[str, Any]:
+    """A Dockerfile from outside the context, and the ignore file beside it, if there is one."""
     from scow.api import NotFound
 
-    path = Path(given) if given else context / "Dockerfile"
-    if not given and not path.exists() and (context / "dockerfile").exists():
-        path = context / "dockerfile"
+    found: dict[str, Any] = {"file_name": given}
     try:
-        return {"file": path.read_bytes(), "file_name": given or path.name}
+        found["file"] = read_named(given, _FILE_MAX, given)
     except OSError as error:
-        hint = None if given else "name it with -f"
-        raise NotFound(f"failed to read dockerfile: {path}: {error.strerror}", hint=hint) from None
-
-
-def _read_all(descriptor: int) -> bytes:
-    pieces = []
-    while piece := os.read(descriptor, 1 << 16):
-        pieces.append(piece)
-    return b"".join(pieces)
-
-
-def _ignore(args: Args, context: Path) -> bytes:
-    """`Dockerfile-name.dockerignore` beside the file, else the context's own."""
-    file = args.text("file")
-    own = Path(f"{file}.dockerignore") if file and file != "-" else context / "Dockerfile.dockerignore"
-    for path in (own, context / ".dockerignore"):
-        if path.is_file():
-            return path.read_bytes()
-    return b""
+        raise NotFound(f"failed to read dockerfile: {given}: {error.strerror}") from None
+    beside = f"{given}.dockerignore"
+    if os.path.isfile(beside):
+        found["ignore"] = read_named(beside, _FILE_MAX, beside)
+    return found
 
 
 def _pairs(cli: Cli, args: Args, flag: str, *, environment: bool) -> dict[str, str]:
@@ -392,11 +383,9 @@ def _secrets(cli: Cli, args: Args) -> dict[str, bytes]:
             found[identity] = cli.environ[variable].encode(errors="surrogateescape")
             continue
         try:
-            found[identity] = Path(source or "").expanduser().read_bytes()
+            found[identity] = read_named(os.path.expanduser(source or ""), _SECRET_MAX, f"secret {identity}")
         except OSError as error:
             raise NotFound(f"secret {identity}: {source} can't be read: {error.strerror}") from None
-        if len(found[identity]) > 500 * 1024:
-            raise UsageError(f"secret {identity} is larger than 500 KiB")
     return found
 
 
