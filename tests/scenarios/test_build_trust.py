@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import Scow
-from .test_build import build, context, launcher
+from .test_build import context, launcher
 
 __all__ = ["context", "launcher"]
 
@@ -36,6 +36,11 @@ def service() -> Iterator[int]:
     yield server.getsockname()[1]
     server.shutdown(socket.SHUT_RDWR)
     server.close()
+
+
+def build(scow: Scow, context: Path, *flags: str) -> str:
+    """Build what lies there; gives the image's ID."""
+    return scow("build", "-q", *flags, str(context)).strip()
 
 
 def test_the_network_of_the_machine_is_asked_for(pulled: Scow, context: Path, service: int) -> None:
