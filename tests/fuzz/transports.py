@@ -151,7 +151,7 @@ class _Names:
     def directory(self, target: str) -> None:
         pass
 
-    def entry(self, member: Any, data: Any, target: str) -> None:
+    def entry(self, member: Any, data: Any, target: str, owner: Any) -> None:
         if member.name.startswith((b"/", b"../")) or member.name == b"..":
             raise Finding(f"an entry leads out: {member.name!r}")
         self.names.append(member.name)

@@ -15,14 +15,14 @@ ASYNC = False
 def main(cli: Cli, args: Args) -> int:
     """Prints versions by name."""
     from scow import __version__
-    from scow.api import Platform
+    from scow.model.architectures import ARCHITECTURES
 
     machine = os.uname()
     facts = {
         "Version": __version__,
         "PythonVersion": ".".join(str(part) for part in sys.version_info[:3]),
         "Os": "linux",
-        "Arch": Platform.host().architecture,
+        "Arch": ARCHITECTURES.get(machine.machine, (machine.machine, ""))[0],
         "KernelVersion": machine.release,
     }
     form = args.text("format")
