@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 from tests.fuzz.mutate import Mutator
-from tests.fuzz.target import Target
+from tests.fuzz.target import Finding, Target
 
 from scow.api import (
     DOCKER_MANIFEST,
@@ -20,6 +20,7 @@ from scow.api import (
     Corrupt,
     Descriptor,
     Digest,
+    Document,
     Index,
     Platform,
     choose,
@@ -27,6 +28,7 @@ from scow.api import (
     parse_document,
 )
 from scow.engine.building import Layer
+from scow.engine.ocinames import all_oci
 from scow_plugins.builder._cachedoc import NAME as CACHE
 from scow_plugins.builder._cachedoc import read as read_cache
 from scow_plugins.registry._credentials import read_config
@@ -80,6 +82,9 @@ def manifest(data: bytes, place: Path) -> str:
         if isinstance(parsed, Index):
             choose(((entry.platform, entry) for entry in parsed.runnable()), Platform("linux", "arm64"))
         kinds.add(type(parsed).__name__)
+        (sent,) = all_oci([Document(Descriptor(media_type, Digest.of(data), len(data)), data)], lambda digest: "gzip")
+        if type(parse_document(sent.data, sent.descriptor.media_type)) is not type(parsed):
+            raise Finding("under OCI's names it is something else")
     return str(kinds)
 
 

@@ -16,6 +16,9 @@ from tests.fuzz.mutate import Mutator
 from tests.fuzz.target import Finding, Target, check_error
 from tests.unit.erofs.fsck import complaints
 from tests.unit.erofs.reader import Reader
+from tests.unit.layers.blocks import extended, header, long, old_sparse, padded, pair
+from tests.unit.layers.compare import check_as_go
+from tests.unit.layers.gotar import GoError
 
 from scow.api import Digest, ScowError
 from scow.api.layers import (
@@ -87,6 +90,19 @@ _SEEDS: Final = (
     archive(symlink("out", "../victim"), file("out/x", b"x"), file("d/f", b"2"), directory(".")),
     _gnu(),
     _sparse(),
+    archive(
+        directory(".wh..wh.plnk"),
+        file(".wh..wh.plnk/8.650", b"kept"),
+        hardlink("one", ".wh..wh.plnk/8.650"),
+        hardlink("d/two", ".wh..wh.plnk/8.650"),
+    ),
+)
+#: What readers of archives are known to read differently.
+_ODD: Final = (
+    header(size=b"000000001000") + header(b"evil") + padded(b"x") + bytes(1024),
+    long(b"long") + extended(("mtime", "1.5")) + header() + bytes(1024),
+    extended(("path", "pax"), ("size", "3")) + header(rest=b"prefix") + padded(b"abc") + bytes(1024),
+    old_sparse(pair(0, 1) + pair(4000, 2), b"xyz") + bytes(1024),
 )
 
 
@@ -231,7 +247,18 @@ def stream(data: bytes, place: Path) -> str:
     return f"{min(total, 1)} {bool(first)}"
 
 
+def readers(data: bytes, place: Path) -> str:
+    """Go's archive/tar sees the same files, or scow takes the archive for none."""
+    try:
+        return check_as_go(data)
+    except AssertionError as error:
+        raise Finding(f"Go sees other files: {str(error)[:300]}") from None
+    except GoError as error:
+        raise Finding(f"Go reads no such archive: {error}") from None
+
+
 TARGETS: Final = (
+    Target("readers", (*_SEEDS, *_ODD), Mutator.tar, readers, (b"d/", b"0,1", b"00000000", b"ustar", b" ", b"\0")),
     Target("layer", _SEEDS, Mutator.tar, layer, (b"d", b"d/f", b"e/g", b"top", b"../victim/file", b".wh.", b"/")),
     Target("stream", _frames(), Mutator.data, stream, (b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\x50\x2a\x4d\x18")),
 )

@@ -20,7 +20,7 @@ _NAMES: Final = [
     b"", b".", b"..", b"/", b"//", b"../victim", b"../../victim/file", b"a/../../victim/file", b"/etc/passwd",
     b"d/l/../x", b"\0", b"\xff\xfe", b"\xc3", b"\x1b[31m\n", b"a" * 255, b"a" * 256, b"b/" * 2500, b"n" * 99 + b"/",
     b"d", b"d/l", b"d/f", b".wh.d", b"d/.wh..wh..opq", b".wh..", b".wh...", b".wh.", b"d/.wh.f", b".wh..wh.plnk",
-    b".wh.x/y", b"loop", b"loop/x",
+    b".wh..wh.plnk/8.650",    b".wh.x/y", b"loop", b"loop/x",
 ]  # fmt: skip
 #: Field, where it begins, how long it is (pax(1), "ustar Interchange Format").
 _FIELDS: Final = [
@@ -178,13 +178,17 @@ class Mutator:
         if chance < 0.3:
             return (number & (1 << 8 * length) - 1 | 1 << 8 * length - 1).to_bytes(length, "big")
         if chance < 0.4:
-            return self._random.choice([b"-1", b"99", b" 1 ", b"1x", b"\xff" * length, b"\x80" * length])
+            odd = [b"-1", b"99", b" 1 ", b"1x", b"\0\x001", b"1 7", b" " * length, b"\xff" * length, b"\x80" * length]
+            return self._random.choice(odd)
+        if chance < 0.5:
+            return (b"%o" % abs(number)).rjust(length, b"0")  # no terminator
         return b"%o" % abs(number)
 
     def _pax(self) -> bytes:
         """An extended header of our own."""
         keys = [b"path", b"linkpath", b"size", b"mtime", b"uid", b"GNU.sparse.map", b"GNU.sparse.realsize"]
         keys += [b"GNU.sparse.major", b"GNU.sparse.minor", b"GNU.sparse.size", b"GNU.sparse.name", b"hdrcharset"]
+        keys += [b"GNU.sparse.numblocks", b"GNU.sparse.offset", b"GNU.sparse.numbytes", b"atime", b"uname"]
         keys += [b"SCHILY.xattr.user.a", b"SCHILY.xattr.trusted.overlay.opaque", b"SCHILY.xattr.", b"x" * 300, b""]
         records = b""
         for _ in range(self._few()):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import io
 import re
 import shutil
 import subprocess
@@ -11,11 +10,10 @@ import subprocess
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.layers import gotar
 from tests.unit.layers.blocks import GNU, USTAR, V7, extended, header, long, old_sparse, padded, pair, record
+from tests.unit.layers.compare import check_as_go, entries, read
 
 from scow.errors import Corrupt
-from scow.layers.tar import Entry, TarReader
 
 _EVIL = header(b"evil")
 _LEAD = "1\n0\n1\n"
@@ -78,53 +76,10 @@ REFUSED = {
 }  # fmt: skip
 
 
-def entries(archive: bytes) -> list[Entry]:
-    """What scow reads. Raises Corrupt."""
-    return [entry for entry, _ in _read(archive)]
-
-
-def _read(archive: bytes) -> list[tuple[Entry, bytes]]:
-    source = io.BytesIO(archive)
-    reader = TarReader(lambda: source.read(1 << 16))
-    found = []
-    for entry in reader:
-        stored = b"".join(map(bytes, reader.data()))
-        if entry.kind not in (b"0", b"1", b"2", b"3", b"4", b"5", b"6") or (entry.kind in b"12" and not entry.link):
-            raise Corrupt("what the extractor refuses")
-        if entry.sparse is not None:
-            whole = bytearray(entry.size)
-            at = 0
-            for offset, length in entry.sparse:
-                whole[offset : offset + length] = stored[at : at + length]
-                at += length
-            stored = bytes(whole)
-        found.append((entry, stored))
-    return found
-
-
-def check_as_go(archive: bytes) -> None:
-    """Raises AssertionError where scow takes an archive and Go sees other things in it."""
-    try:
-        found = _read(archive)
-    except Corrupt:
-        return
-    members = gotar.read(archive)
-    assert [entry.name for entry, _ in found] == [member.name for member in members]
-    for (entry, data), member in zip(found, members, strict=True):
-        kind = b"0" if member.kind in b"7S" else member.kind
-        assert (entry.kind, entry.link, data) == (kind, member.link, member.data)
-        assert (entry.mode, entry.uid, entry.gid) == (member.mode, member.uid, member.gid)
-        assert entry.mtime == member.mtime
-        if kind in b"34":
-            assert entry.device == member.device
-        if kind == b"0":
-            assert entry.size == member.size
-
-
 @pytest.mark.parametrize("archive", REFUSED.values(), ids=REFUSED.keys())
 def test_what_readers_disagree_on_is_refused(archive: bytes) -> None:
     with pytest.raises(Corrupt):
-        _read(archive + bytes(1024))
+        read(archive + bytes(1024))
 
 
 def test_an_error_names_the_entry() -> None:
