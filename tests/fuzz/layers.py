@@ -250,12 +250,11 @@ def stream(data: bytes, place: Path) -> str:
 def readers(data: bytes, place: Path) -> str:
     """Go's archive/tar sees the same files, or scow takes the archive for none."""
     try:
-        check_as_go(data)
+        return check_as_go(data)
     except AssertionError as error:
         raise Finding(f"Go sees other files: {str(error)[:300]}") from None
     except GoError as error:
         raise Finding(f"Go reads no such archive: {error}") from None
-    return "same"
 
 
 TARGETS: Final = (

@@ -45,12 +45,14 @@ def read(archive: bytes) -> list[tuple[Entry, bytes]]:
     return found
 
 
-def check_as_go(archive: bytes) -> None:
-    """Raises AssertionError where scow takes an archive and Go sees other things in it."""
+def check_as_go(archive: bytes) -> str:
+    """Raises AssertionError where scow takes an archive and Go sees other things in it; says what came of it."""
     try:
         found = read(archive)
-    except (Corrupt, TooLarge):
-        return
+    except TooLarge:
+        return "too large"
+    except Corrupt as error:
+        return error.message.rpartition(": ")[2][:40]
     members = gotar.read(archive)
     assert [entry.name for entry, _ in found] == [member.name for member in members]
     for (entry, data), member in zip(found, members, strict=True):
@@ -62,3 +64,4 @@ def check_as_go(archive: bytes) -> None:
             assert entry.device == member.device
         if kind == b"0":
             assert entry.size == member.size
+    return f"{len(found)} entries"
