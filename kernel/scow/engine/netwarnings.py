@@ -5,7 +5,6 @@ from __future__ import annotations
 import structlog
 
 from scow.engine.core import Core
-from scow.errors import ScowError
 from scow.model.network import Cautious, PortMapping
 
 
@@ -16,6 +15,8 @@ def network_warnings(core: Core, name: str, ports: tuple[PortMapping, ...] = ())
         return ()
     try:
         return tuple(instance.warnings(ports))
-    except (ScowError, OSError) as error:
-        structlog.get_logger("scow").warning("network.warnings.failed", plugin=name, reason=str(error))
+    except Exception as error:  # noqa: BLE001 - the border to a stranger's code
+        structlog.get_logger("scow").warning(
+            "network.warnings.failed", plugin=name, reason=f"{type(error).__name__}: {error}"
+        )
         return ()

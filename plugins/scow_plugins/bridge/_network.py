@@ -71,7 +71,9 @@ class Network:
 
     def obstacles(self, *, published: bool) -> list[str]:
         """What keeps packets of containers from passing this machine's firewalls, in sentences, with a way out."""
-        return self.passage.obstacles(self._filters(), published=published)
+        # Not the socket that is kept: whoever asks doesn't join, and would close it behind others' changes at its end.
+        with Netlink(NETFILTER) as filters:
+            return self.passage.obstacles(filters, published=published)
 
     def _filters(self) -> Netlink:
         """The netfilter socket, opened once in each process and kept open.
