@@ -20,7 +20,7 @@ from scow import warm
 
 from . import images, machine
 
-SCRIPT = Path(__file__).parents[2] / "kernel" / "bin" / "scow"
+SCRIPT = Path(__file__).parents[2] / "kernel" / "bin" / "scow-python"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
