@@ -89,7 +89,7 @@ class Paths:
 
         make_private(self.root, _MARKS)
         make_private(self.run, _MARKS)
-        for path in (self.root / "containers", self.run / "containers"):
+        for path in (self.root / "containers", self.run / "containers", self.build, self.caches):
             path.mkdir(exist_ok=True, mode=0o700)
 
 
