@@ -60,6 +60,7 @@ async def create_container(
             storage=storage,
             network=network,
             runtime=runtime,
+            host=os.uname().nodename,
             now=time.time(),
         ),
     )

@@ -614,8 +614,11 @@ class Engine:
     async def start(self, container: str) -> None:
         """Start a container that was created or has ended; gives back when its process runs.
 
-        Raises NotFound, Conflict (it runs already), NoCommand, NotExecutable, Exists (a port is taken), Unsupported.
+        One that runs is left alone. Raises NotFound, Conflict (it is paused), NoCommand, NotExecutable, Exists (a port
+        is taken), Unsupported.
         """
+        if containers.find(self._core.database, container).state.status is Status.RUNNING:
+            return
         async with self._started(container, attach=False, stdin=False):
             pass
 
@@ -627,7 +630,7 @@ class Engine:
 
         Leaving the context leaves the container alone. Raises as `start`; Conflict when it doesn't run.
         """
-        if start:
+        if start and containers.find(self._core.database, container).state.status is not Status.RUNNING:
             async with self._started(container, attach=True, stdin=stdin, rows=rows, columns=columns) as session:
                 yield session
             return
@@ -864,7 +867,14 @@ async def _each(records: Iterable[LogRecord]) -> AsyncGenerator[LogRecord, None]
 
 
 def _overridden(below: tuple[str, ...], above: tuple[str, ...]) -> tuple[str, ...]:
-    merged = dict(entry.partition("=")[::2] for entry in (*below, *above))
+    """Variables over others; an entry without `=` removes."""
+    merged: dict[str, str] = {}
+    for entry in (*below, *above):
+        key, equals, value = entry.partition("=")
+        if equals:
+            merged[key] = value
+        else:
+            merged.pop(key, None)
     return tuple(f"{key}={value}" for key, value in merged.items())
 
 
