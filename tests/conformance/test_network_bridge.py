@@ -715,6 +715,26 @@ def test_set_up_and_take_down_are_quick(play: Play) -> None:
     play(scenario)
 
 
+def test_any_free_port_of_a_range(play: Play) -> None:
+    async def scenario(machine: Machine) -> None:
+        plugin = machine.plugin()
+        ports = parse_ports("28090-28091:80")
+        async with (
+            machine.on("one", "28090-28091:80", plugin) as one,
+            machine.on("two", "28090-28091:80", plugin) as two,
+        ):
+            assert [(port.host_port, port.host_last) for end in (one, two) for port in end.ports] == [
+                (28090, 0),
+                (28091, 0),
+            ]
+            with pytest.raises(Exists, match="no port of 28090-28091/tcp is free"):
+                async with machine.on("three", "28090-28091:80", plugin):
+                    pass
+        assert ports[0].host == "28090-28091"
+
+    play(scenario)
+
+
 def test_a_bridge_goes_when_the_package_has_gone(play: Play, tmp_path: Path) -> None:
     """pip takes scow away, or another one's place, while somebody sleeps who is going to remove its bridge."""
     package = tmp_path / "package"

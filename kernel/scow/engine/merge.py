@@ -180,6 +180,8 @@ def _ports(request: CreateRequest, image: ImageConfig) -> tuple[PortMapping, ...
     seen: set[tuple[str, str, int]] = set()
     for port in ports:
         key = (port.host_ip, port.protocol, port.host_port)
+        if port.host_last:
+            continue  # one that is still free is found at start
         if port.host_port and key in seen:
             raise Invalid(f"port {port.host_port}/{port.protocol} of the host is published twice")
         seen.add(key)
