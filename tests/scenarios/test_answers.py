@@ -44,3 +44,21 @@ def test_the_host_s_name_and_search(pulled: Scow) -> None:
     found = pulled(*on_host, "--dns-search", "x.example", "busybox", "cat", "/etc/resolv.conf")
     assert [line.split()[1] for line in found.splitlines() if line.startswith("nameserver")] == servers
     assert "search x.example" in found
+
+
+def test_cp_onto_a_link(pulled: Scow, tmp_path: Path) -> None:
+    links = "mkdir /w; echo 1 > /w/f; ln -s /w/f /w/abs; ln -s ../w/f /w/rel; ln -s new /w/dangling"
+    pulled("run", "--name", "done", "--network", "none", "busybox", "sh", "-c", links)
+    for link, target in (("abs", "f"), ("rel", "f"), ("dangling", "new")):
+        (tmp_path / "x").write_text(link)
+        pulled("cp", str(tmp_path / "x"), f"done:/w/{link}")
+        pulled("cp", f"done:/w/{target}", str(tmp_path / "out"))
+        assert (tmp_path / "out").read_text() == link
+    pulled("cp", "done:/w/abs", str(tmp_path / "kept"))
+    assert (tmp_path / "kept").is_symlink()
+    # On this machine, too.
+    (tmp_path / "here").symlink_to("there")
+    pulled("cp", "done:/w/f", str(tmp_path / "here"))
+    assert (tmp_path / "here").is_symlink()
+    assert (tmp_path / "there").read_text() == "rel"
+    pulled("rm", "done")

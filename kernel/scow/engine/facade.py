@@ -192,6 +192,8 @@ class EngineProtocol(Protocol):
 
     async def stat_path(self, container: str, path: str, *, follow: bool = True) -> os.stat_result | None: ...
 
+    async def real_path(self, container: str, path: str) -> str: ...
+
     async def disk_usage(self) -> DiskUsage: ...
 
     async def collect_garbage(self, keep: int, *, dry_run: bool = False) -> Collection: ...
@@ -398,6 +400,12 @@ class Engine:
                     return place.find(path, follow=follow).status
                 except NotFound:
                     return None
+
+    async def real_path(self, container: str, path: str) -> str:
+        """Where a file written to `path` in a container will lie: what links lead to. Raises NotFound, Invalid."""
+        async with rootfs_of(self._core, containers.find(self._core.database, container)) as root:
+            with Place(root) as place:
+                return place.real(path)
 
     async def disk_usage(self) -> DiskUsage:
         """What images, containers and leftovers take on disk; what is shared counts once."""
