@@ -62,3 +62,16 @@ def test_cp_onto_a_link(pulled: Scow, tmp_path: Path) -> None:
     assert (tmp_path / "here").is_symlink()
     assert (tmp_path / "there").read_text() == "rel"
     pulled("rm", "done")
+
+
+def test_events_of_a_container(pulled: Scow) -> None:
+    labels = ("--label", "app=x", "--label", "name=theirs", "--label", "kind=odd")
+    pulled("run", "-d", "--name", "held", "--network", "none", *labels, "busybox", "sleep", "60")
+    pulled("stop", "-t", "0", "held")
+    pulled("rm", "held")
+    form = "{{.Type}} {{.Action}} {{.Actor.Attributes.app}} {{.Actor.Attributes.name}} {{.Actor.Attributes.kind}}"
+    lines = pulled("events", "--since", "10m", "--until", "0s", "--format", form).splitlines()
+    told = [line.split()[1:] for line in lines if line.startswith("container ")]
+    assert [action for action, *_ in told] == ["create", "start", "kill", "die", "stop", "destroy"]
+    assert {tuple(rest) for _, *rest in told} == {("x", "held", "odd")}
+    assert not [line for line in lines if line.startswith("stage")]

@@ -74,7 +74,7 @@ async def create_container(
             spec = replace(spec, name=new_name())
     rows.touch(core.database, image.manifest)
     core.paths.container(spec.id).mkdir(mode=0o700)
-    core.events.emit("container", "create", spec.id, name=spec.name, image=spec.image)
+    core.events.emit_container("create", spec)
     return container
 
 

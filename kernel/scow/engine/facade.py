@@ -682,6 +682,7 @@ class Engine:
             return
         async with conversing(stream) as session:
             await session.order(Order("stop", timeout=timeout))
+            self._emit("kill", found, signal=signal_number(found.spec.stop_signal))
             with suppress(Internal, Conflict):  # it was killed or ended while we asked; either way it has stopped
                 await session.wait()
         await self._wait_gone(found.spec.id)
@@ -835,7 +836,7 @@ class Engine:
 
     def _emit(self, action: str, container: Container, **facts: Any) -> None:
         spec = container.spec
-        self._core.events.emit("container", action, spec.id, name=spec.name, image=spec.image, **facts)
+        self._core.events.emit_container(action, spec, **facts)
 
 
 @asynccontextmanager

@@ -137,22 +137,30 @@ def test_inspect(scow: Any, container: Make, image: MakeImage) -> None:
 
 
 def test_events(scow: Any) -> None:
-    facts = {"name": "web", "image": "nginx"}
+    facts = {"name": "web", "image": "nginx", "app": "x"}
     scow.engine.events_ = [
         Event(NOW, "container", "start", "1" * 64, facts),
         Event(NOW, "stage", "mount", "1" * 64, {"plugin": "overlay", "ended": 1.5}),
         Event(NOW, "image", "pull", "nginx:latest", {}),
     ]
     lines = scow("events").out.splitlines()
-    assert lines[0].endswith(f" container start {'1' * 64} (image=nginx, name=web)")
-    assert lines[1].endswith(f" stage mount {'1' * 64} (ended=1.5, plugin=overlay)")
-    assert lines[2].endswith(" image pull nginx:latest")
+    assert lines[0].endswith(f" container start {'1' * 64} (app=x, image=nginx, name=web)")
+    assert lines[1].endswith(" image pull nginx:latest")
+    (stage,) = scow("events", "-f", "type=stage").out.splitlines()
+    assert stage.endswith(f" stage mount {'1' * 64} (ended=1.5, plugin=overlay)")
     shape = json.loads(scow("events", "--format", "json", "-f", "type=container").out)
     assert shape["Actor"] == {"ID": "1" * 64, "Attributes": facts}
     assert scow("events", "--format", "{{.Action}} {{.Actor.Attributes.plugin}}", "-f", "plugin=overlay").out == (
         "mount overlay\n"
     )
-    for text, count in (("container=web", 1), ("container=11", 1), ("event=pull", 1), ("image=nginx", 2)):
+    for text, count in (
+        ("container=web", 1),
+        ("label=app=x", 1),
+        ("label=app=y", 0),
+        ("container=11", 1),
+        ("event=pull", 1),
+        ("image=nginx", 2),
+    ):
         assert len(scow("events", "-f", text).out.splitlines()) == count
     scow("events", "--since", "10m", "--until", "0s")
     assert scow.engine.calls[-1] == ("events", {"since": NOW - 600, "until": NOW, "follow": False})
