@@ -49,7 +49,9 @@ def _through_launcher(arguments: list[str]) -> int | None:
 
     try:
         path = warm.socket_path()
-        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        warm.make_directory(os.path.dirname(path))
+        if not warm.is_private(os.path.dirname(path)):
+            return None  # the engine says what is wrong with it
     except OSError:
         return None
     for fd in range(3):

@@ -18,6 +18,7 @@ import msgspec
 import trio
 
 from scow.errors import ScowError
+from scow.model.container import ContainerSpec
 from scow.model.event import Event
 from scow.sys.inotify import Watch
 
@@ -41,7 +42,13 @@ class EventLog:
         #: Which command caused the events; shared with the supervisors that it starts, for --trace.
         self.command = command
 
-    def emit(self, kind: str, action: str, subject: str, **attributes: Any) -> None:
+    def emit_container(self, action: str, spec: ContainerSpec, /, **facts: Any) -> None:
+        """Tell of a container: its labels are attributes, and what scow says of it goes before them (as Docker)."""
+        self.emit(
+            "container", action, spec.id, **{**dict(spec.labels), "name": spec.name, "image": spec.image, **facts}
+        )
+
+    def emit(self, kind: str, action: str, subject: str, /, **attributes: Any) -> None:
         """Tell that something happened. Never fails: an engine without a writable run directory still works."""
         attributes["command"] = self.command
         attributes["pid"] = os.getpid()

@@ -52,6 +52,7 @@ def main(path: str) -> int:
         return 1
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
+    os.umask(0o077)  # the socket is never anybody else's, not even until the chmod; workers have their caller's
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(path if len(path) < 100 else warm.short(path)[1])
         os.chmod(path, 0o600)

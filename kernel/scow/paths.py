@@ -18,6 +18,8 @@ from typing import Final
 
 DEFAULT_ROOT: Final = Path("/var/lib/scow")
 DEFAULT_RUN: Final = Path("/run/scow")
+#: By these an engine's directory is known.
+_MARKS: Final = frozenset({"state.db", "events.jsonl"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +81,16 @@ class Paths:
         return self.run / "containers" / container_id
 
     def make(self) -> None:
-        """Create the directories, readable by their owner only. Raises OSError."""
-        for path in (self.root, self.run, self.root / "containers", self.run / "containers"):
-            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        """Create the directories, readable by their owner only. Raises Denied, OSError.
+
+        What lies beneath has the same mode, so that nothing is open to all should somebody open the root itself.
+        """
+        from scow.sys.private import make_private
+
+        make_private(self.root, _MARKS)
+        make_private(self.run, _MARKS)
+        for path in (self.root / "containers", self.run / "containers", self.build, self.caches):
+            path.mkdir(exist_ok=True, mode=0o700)
 
 
 def _from_env(name: str) -> Path | None:

@@ -6,6 +6,7 @@ law, is named and left out; the others go on.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -222,6 +223,10 @@ class Registry:
 
     def _context(self, plugin: Plugin) -> PluginContext:
         kind = KINDS[plugin.stages[0]]
+        # The parents of what it makes for itself, whatever the umask; a root that isn't made yet is nobody's fault.
+        for directory in (self._paths.root / kind, self._paths.run / kind):
+            with contextlib.suppress(OSError):
+                directory.mkdir(mode=0o700, exist_ok=True)
         return PluginContext(
             name=plugin.name,
             state_dir=self._paths.root / kind / plugin.name,

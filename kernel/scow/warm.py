@@ -11,13 +11,16 @@ The launcher answers `cli` with one byte ('+': taken, with a pidfd of the worker
 launcher), and the worker with one byte more at its end, its exit code.
 """
 
+import _imp
 import _socket
 import os
+import sys
 
 HEADER = 4
 TAKEN = b"+"
 STALE = b"!"
 _DEFAULT_RUN = "/run/scow"
+_KEY = 0x73636F77
 #: In a process that a launcher has forked: that launcher's socket.
 home: str | None = None
 #: In a command without a launcher: the line to the child that it has made to supervise (see `scow.cold`).
@@ -27,28 +30,62 @@ prepared: _socket.socket | None = None
 def socket_path(run: str | None = None) -> str:
     """Where the launcher of this installation listens.
 
-    Other installations (virtual environments, versions) have other package directories, and so other launchers.
+    An installation is the package, the interpreter, and where that finds plugins: several virtual environments may
+    share one checkout. The digest is the interpreter's own for compiled files, which costs no import.
     """
     package = os.stat(os.path.dirname(os.path.abspath(__file__)))
+    # Without -P or -I the first place is the script's, or the working directory of `python -m`.
+    path = sys.path if sys.flags.safe_path else sys.path[1:]
+    names = "\0".join([f"{package.st_dev}:{package.st_ino}", sys.executable, sys.prefix, *path])
     run = os.path.abspath(run or os.environ.get("SCOW_RUN") or _DEFAULT_RUN)
-    return f"{run}/launcher-{package.st_dev:x}-{package.st_ino:x}.sock"
+    return f"{run}/launcher-{_imp.source_hash(_KEY, os.fsencode(names)).hex()}.sock"
+
+
+def make_directory(directory: str, mode: int = 0o700) -> None:
+    """Make a run directory that isn't there, for us alone, whatever the umask. Raises OSError."""
+    if not os.path.isdir(directory):
+        make_directory(os.path.dirname(directory), 0o755)
+        try:
+            os.mkdir(directory, mode)
+        except FileExistsError:
+            pass
+
+
+def is_private(directory: str) -> bool:
+    """Whether nobody else may put a launcher of theirs into a directory. Raises OSError."""
+    status = os.stat(directory)
+    return status.st_uid == os.geteuid() and not status.st_mode & 0o022
+
+
+def isolation() -> str:
+    """The interpreter's option with which children see the modules that this process sees, and no others."""
+    return "-I" if sys.flags.isolated else "-P"
 
 
 def connect(path: str) -> _socket.socket | None:
-    """A connection to the launcher; None when there is none."""
+    """A connection to the launcher; None when there is none of ours: it is given the environment and descriptors."""
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     directory = -1
     try:
         if len(path) >= 100:
             directory, path = short(path)
         sock.connect(path)
+        ours = _is_ours(sock)
     except OSError:
-        sock.close()
-        return None
+        ours = False
     finally:
         if directory >= 0:
             os.close(directory)
+    if not ours:
+        sock.close()
+        return None
     return sock
+
+
+def _is_ours(sock: _socket.socket) -> bool:
+    """Whether the one who listens is of our user: pid, uid, gid at its listen(2) (unix(7), SO_PEERCRED)."""
+    credentials = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+    return int.from_bytes(credentials[4:8], sys.byteorder) == os.geteuid()
 
 
 def short(path: str) -> tuple[int, str]:
@@ -101,14 +138,13 @@ def start(path: str, seconds: float = 10.0) -> _socket.socket | None:
     """
     # Only here: whoever finds a launcher needs none of these.
     import subprocess
-    import sys
     import time
 
-    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+    make_directory(os.path.dirname(path))
     null = subprocess.DEVNULL
     # It forks once, so that it is nobody's child, and belongs to no terminal.
     subprocess.run(
-        [sys.executable, "-P", "-m", "scow.launcher", path],
+        [sys.executable, isolation(), "-m", "scow.launcher", path],
         stdin=null, stdout=null, stderr=null, cwd="/", start_new_session=True, check=False,
     )  # fmt: skip
     deadline = time.monotonic() + seconds

@@ -7,6 +7,7 @@ namespace behind a veth). Nothing outside of these is touched or spoken to.
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import os
 import shutil
@@ -698,7 +699,7 @@ def test_a_bridge_that_is_kept_for_long_costs_little(play: Play, monkeypatch: py
         (waiting,) = plugin._network.sweepers
         await trio.sleep(0.2)
         assert "-I -S" in _read(f"/proc/{waiting}/cmdline").replace("\0", " ")
-        assert set(os.listdir(f"/proc/{waiting}/fd")) == {"0", "1", "2", "3"}
+        assert set(os.listdir(f"/proc/{waiting}/fd")) >= {"0", "1", "2", "3", "4"}
         async with machine.on("two", plugin=plugin):
             assert socket.if_nametoindex("scow-t") == index
             await trio.to_thread.run_sync(os.waitpid, waiting, 0)  # it saw that somebody is there again
@@ -722,5 +723,68 @@ def test_set_up_and_take_down_are_quick(play: Play) -> None:
         # Generous: others use this machine, too. Typical are 3 ms and 0.7 ms.
         assert sorted(ups)[3] < 0.012, ups
         assert sorted(downs)[3] < 0.006, downs
+
+    play(scenario)
+
+
+def test_any_free_port_of_a_range(play: Play) -> None:
+    async def scenario(machine: Machine) -> None:
+        plugin = machine.plugin()
+        ports = parse_ports("28090-28091:80")
+        async with (
+            machine.on("one", "28090-28091:80", plugin) as one,
+            machine.on("two", "28090-28091:80", plugin) as two,
+        ):
+            assert [(port.host_port, port.host_last) for end in (one, two) for port in end.ports] == [
+                (28090, 0),
+                (28091, 0),
+            ]
+            with pytest.raises(Exists, match="no port of 28090-28091/tcp is free"):
+                async with machine.on("three", "28090-28091:80", plugin):
+                    pass
+        assert ports[0].host == "28090-28091"
+
+    play(scenario)
+
+
+def test_a_bridge_goes_when_the_package_has_gone(play: Play, tmp_path: Path) -> None:
+    """pip takes scow away, or another one's place, while somebody sleeps who is going to remove its bridge."""
+    package = tmp_path / "package"
+    package.mkdir()
+    for name in ("scow", "scow_plugins"):
+        source = Path(importlib.import_module(name).__path__[0])
+        shutil.copytree(source, package / name, ignore=shutil.ignore_patterns("__pycache__"))
+
+    async def scenario(machine: Machine) -> None:
+        code = (
+            "import sys, trio; from pathlib import Path\n"
+            "sys.path.insert(0, sys.argv[2])\n"
+            "from scow.api import *; from scow_plugins.bridge import Plugin, _sweeper\n"
+            "from scow.testing.networks import MemoryJournal\n"
+            "_sweeper._SHORT = 0.1\n"
+            "place = Path(sys.argv[1])\n"
+            "plugin = Plugin(PluginContext('bridge', place, place, {'linger': 1}, instance='t', idle=1))\n"
+            "asked = NetworkRequest('bridge', 'c1', 'd', 'd', MemoryJournal())\n"
+            "async def main():\n"
+            "    async with plugin.network(asked):\n"
+            "        print(_sweeper.__file__)\n"
+            "trio.run(main)\n"
+            "print(*plugin._network.sweepers)"
+        )
+        command = [sys.executable, "-c", code, str(machine.directory / "state-t"), str(package)]
+        done = await trio.to_thread.run_sync(
+            lambda: subprocess.run(command, capture_output=True, text=True, check=True)
+        )
+        file, sweeper = done.stdout.split()
+        assert file.startswith(str(package))
+        while b"Kept" not in Path(f"/proc/{sweeper}/cmdline").read_bytes():  # noqa: ASYNC110, ASYNC240
+            await trio.sleep(0.01)
+        memory = os.stat(f"/proc/{sweeper}/fd/4").st_size
+        assert memory < 1 << 20
+        shutil.rmtree(package)
+        assert "scow-t" in {name for _, name in socket.if_nameindex()}
+        with trio.fail_after(10):
+            while "scow-t" in {name for _, name in socket.if_nameindex()}:  # noqa: ASYNC110
+                await trio.sleep(0.05)
 
     play(scenario)

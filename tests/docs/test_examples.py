@@ -132,7 +132,7 @@ def test_hooks_take_part(installed: Path, tmp_path: Path) -> None:
     environment = _environment(tmp_path, installed)
     config = tmp_path / "config.toml"
     config.write_text('[plugins.names]\nhosts = { "192.0.2.10" = ["db", "db.internal"] }\n')
-    scow = [sys.executable, str(PROJECT / "kernel" / "bin" / "scow"), "--config", str(config)]
+    scow = [sys.executable, str(PROJECT / "kernel" / "bin" / "scow-python"), "--config", str(config)]
     listed = _run([*scow, "plugins"], environment)
     assert all(name in listed for name in NAMES.values())
     shown = _run([*scow, "run", "--rm", "host:", "cat", "/etc/hosts"], environment)
@@ -146,7 +146,7 @@ def test_a_full_disk_is_refused_by_the_example(installed: Path, tmp_path: Path) 
     environment = _environment(tmp_path, installed)
     config = tmp_path / "config.toml"
     config.write_text("[plugins.headroom]\nmegabytes = 1000000000\n")
-    scow = [sys.executable, str(PROJECT / "kernel" / "bin" / "scow"), "--config", str(config)]
+    scow = [sys.executable, str(PROJECT / "kernel" / "bin" / "scow-python"), "--config", str(config)]
     done = subprocess.run(
         [*scow, "run", "--rm", "host:", "true"],
         capture_output=True,

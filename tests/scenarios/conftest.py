@@ -21,7 +21,7 @@ from scow.paths import Paths
 
 from . import images, machine
 
-SCRIPT = Path(__file__).parents[2] / "kernel" / "bin" / "scow"
+SCRIPT = Path(__file__).parents[2] / "kernel" / "bin" / "scow-python"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

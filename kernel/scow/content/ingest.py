@@ -118,10 +118,10 @@ class Ingest:
         from scow.content.store import disk_errors
 
         with disk_errors(self._target.parent.parent.parent):
-            self._target.parent.mkdir(parents=True, exist_ok=True)
+            self._target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # The name must not come to disk before the bytes.
             os.fdatasync(self._fd)
-            os.fchmod(self._fd, 0o644)
+            os.fchmod(self._fd, 0o600)
             os.rename(self._partial, self._target)
         self._published = True
 

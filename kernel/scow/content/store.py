@@ -42,8 +42,10 @@ class ContentStore:
         if (self.path / "oci-layout").exists():
             return
         with disk_errors(self.path):
-            (self.path / "ingest").mkdir(parents=True, exist_ok=True)
-            (self.path / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self.path / "blobs").mkdir(mode=0o700, exist_ok=True)
+            (self.path / "ingest").mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self.path / "blobs" / "sha256").mkdir(mode=0o700, parents=True, exist_ok=True)
             if not (self.path / "index.json").exists():
                 replace_file(self.path / "index.json", b'{"schemaVersion":2,"manifests":[]}')
             replace_file(self.path / "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
@@ -77,7 +79,7 @@ class ContentStore:
         target = self.blob(document.descriptor.digest)
         if not self.has(document.descriptor):
             with disk_errors(self.path):
-                target.parent.mkdir(parents=True, exist_ok=True)
+                target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 replace_file(target, document.data)
 
     @asynccontextmanager
@@ -149,7 +151,7 @@ class ContentStore:
 
 async def _locked(partial: Path) -> int:
     """Open a partial file and lock it against other processes, waiting as long as it takes."""
-    partial.parent.mkdir(parents=True, exist_ok=True)
+    partial.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     while True:
         fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -173,7 +175,7 @@ def _same_file(fd: int, path: Path) -> bool:
         return False
 
 
-def replace_file(path: Path, data: bytes, mode: int = 0o644) -> None:
+def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Write a file that is seen whole or not at all, also after a power cut. Raises OSError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)

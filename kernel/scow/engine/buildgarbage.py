@@ -329,7 +329,7 @@ def _due(core: Core, most: int, *, grown: bool) -> bool:
         if 0 <= now - marker.stat().st_mtime < _PERIOD:
             return False
     with suppress(OSError):
-        marker.touch()
+        marker.touch(0o600)
     return True
 
 

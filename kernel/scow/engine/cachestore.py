@@ -102,6 +102,7 @@ def _fill(place: Path, word: str, source: BinaryIO) -> None:
             finally:
                 os.close(fd)
             if not (place / "id").exists():
+                (place / "id").touch(0o600)
                 (place / "id").write_text(word, errors="surrogateescape")
             if content.exists():
                 content.rename(old)

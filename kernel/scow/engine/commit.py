@@ -128,7 +128,7 @@ class _Blob:
         place = core.content.path / "ingest"
         path = place / f"layer-{os.getpid()}-{secrets.token_hex(8)}"
         with disk_errors(core.content.path):
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             yield _Blob(core, fd, os.fspath(path), media_type)
         finally:
@@ -145,7 +145,7 @@ class _Blob:
         target = self._core.content.blob(digest)
         with disk_errors(self._core.content.path):
             os.fdatasync(self._fd)
-            target.parent.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.rename(self._path, target)
         return Layer(Descriptor(self._media_type, digest, self._size), Digest("sha256", self._plain.hexdigest()))
 

@@ -72,6 +72,25 @@ class Place:
             raw = target if target.startswith(b"/") else raw.rstrip(b"/").rpartition(b"/")[0] + b"/" + target
         raise Invalid(f"{path} goes over more than {_LINKS_MAX} links")
 
+    def real(self, path: str) -> str:
+        """Where a file that is written to `path` will lie: what links there lead to, whether it exists or not.
+
+        Raises Invalid for a loop, NotFound for a directory that isn't there.
+        """
+        raw = os.fsencode(path)
+        for _ in range(_LINKS_MAX):
+            directory, slash, name = raw.rpartition(b"/")
+            if name in (b"", b".", b".."):
+                break
+            try:
+                target = os.readlink(name, dir_fd=self.directory(directory, path))
+            except OSError:
+                break  # no link, or nothing at all
+            raw = target if target.startswith(b"/") else directory + slash + target
+        else:
+            raise Invalid(f"{path} goes over more than {_LINKS_MAX} links")
+        return os.fsdecode(raw)
+
     def _one(self, raw: bytes, shown: str) -> Found:
         directory, _, name = raw.rstrip(b"/").rpartition(b"/")
         if name in (b"", b".", b".."):

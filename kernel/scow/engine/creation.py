@@ -64,6 +64,7 @@ async def create_container(
             storage=storage,
             network=network,
             runtime=runtime,
+            host=os.uname().nodename,
             now=time.time(),
         ),
     )
@@ -77,7 +78,7 @@ async def create_container(
             spec = replace(spec, name=new_name())
     rows.touch(core.database, image.manifest)
     core.paths.container(spec.id).mkdir(mode=0o700)
-    core.events.emit("container", "create", spec.id, name=spec.name, image=spec.image)
+    core.events.emit_container("create", spec)
     return container
 
 

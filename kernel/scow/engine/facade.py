@@ -192,6 +192,8 @@ class EngineProtocol(Protocol):
 
     async def stat_path(self, container: str, path: str, *, follow: bool = True) -> os.stat_result | None: ...
 
+    async def real_path(self, container: str, path: str) -> str: ...
+
     async def disk_usage(self) -> DiskUsage: ...
 
     async def collect_garbage(self, keep: int, *, dry_run: bool = False) -> Collection: ...
@@ -409,6 +411,12 @@ class Engine:
                     return place.find(path, follow=follow).status
                 except NotFound:
                     return None
+
+    async def real_path(self, container: str, path: str) -> str:
+        """Where a file written to `path` in a container will lie: what links lead to. Raises NotFound, Invalid."""
+        async with rootfs_of(self._core, containers.find(self._core.database, container)) as root:
+            with Place(root) as place:
+                return place.real(path)
 
     async def disk_usage(self) -> DiskUsage:
         """What images, containers and leftovers take on disk; what is shared counts once."""
@@ -628,8 +636,11 @@ class Engine:
     async def start(self, container: str) -> None:
         """Start a container that was created or has ended; gives back when its process runs.
 
-        Raises NotFound, Conflict (it runs already), NoCommand, NotExecutable, Exists (a port is taken), Unsupported.
+        One that runs is left alone. Raises NotFound, Conflict (it is paused), NoCommand, NotExecutable, Exists (a port
+        is taken), Unsupported.
         """
+        if containers.find(self._core.database, container).state.status is Status.RUNNING:
+            return
         async with self._started(container, attach=False, stdin=False):
             pass
 
@@ -641,7 +652,7 @@ class Engine:
 
         Leaving the context leaves the container alone. Raises as `start`; Conflict when it doesn't run.
         """
-        if start:
+        if start and containers.find(self._core.database, container).state.status is not Status.RUNNING:
             async with self._started(container, attach=True, stdin=stdin, rows=rows, columns=columns) as session:
                 yield session
             return
@@ -685,6 +696,7 @@ class Engine:
             return
         async with conversing(stream) as session:
             await session.order(Order("stop", timeout=timeout))
+            self._emit("kill", found, signal=signal_number(found.spec.stop_signal))
             with suppress(Internal, Conflict):  # it was killed or ended while we asked; either way it has stopped
                 await session.wait()
         await self._wait_gone(found.spec.id)
@@ -862,7 +874,7 @@ class Engine:
 
     def _emit(self, action: str, container: Container, **facts: Any) -> None:
         spec = container.spec
-        self._core.events.emit("container", action, spec.id, name=spec.name, image=spec.image, **facts)
+        self._core.events.emit_container(action, spec, **facts)
 
 
 @asynccontextmanager
@@ -897,7 +909,14 @@ async def open_engine(
 
 
 def _overridden(below: tuple[str, ...], above: tuple[str, ...]) -> tuple[str, ...]:
-    merged = dict(entry.partition("=")[::2] for entry in (*below, *above))
+    """Variables over others; an entry without `=` removes."""
+    merged: dict[str, str] = {}
+    for entry in (*below, *above):
+        key, equals, value = entry.partition("=")
+        if equals:
+            merged[key] = value
+        else:
+            merged.pop(key, None)
     return tuple(f"{key}={value}" for key, value in merged.items())
 
 

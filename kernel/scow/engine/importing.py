@@ -109,10 +109,10 @@ def _take_in(core: Core, source: BinaryIO) -> Descriptor:
                 raise Invalid("there is nothing to import: the input is empty")
             file.flush()
             os.fdatasync(file.fileno())
-            os.fchmod(file.fileno(), 0o644)
+            os.fchmod(file.fileno(), 0o600)
             digest = Digest("sha256", hasher.hexdigest())
             target = core.content.blob(digest)
-            target.parent.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.rename(path, target)
     finally:
         path.unlink(missing_ok=True)

@@ -39,7 +39,7 @@ def write_layer(
     """
     path = core.content.path / "ingest" / f"layer-{os.getpid()}-{secrets.token_hex(8)}"
     with disk_errors(core.content.path):
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         out = _Hashed(core, fd)
         writer = TarWriter(out.write) if clamp is None else _Clamped(out.write, clamp)
@@ -49,7 +49,7 @@ def write_layer(
         digest = Digest("sha256", out.digest.hexdigest())
         target = core.content.blob(digest)
         with disk_errors(core.content.path):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.fdatasync(fd)
             announce(digest)
             os.rename(path, target)

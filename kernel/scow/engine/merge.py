@@ -38,11 +38,14 @@ class Chosen:
     network: str
     runtime: str
     now: float
+    #: The host's own name.
+    host: str = "localhost"
 
 
 def merge(request: CreateRequest, image: ImageConfig, chosen: Chosen) -> ContainerSpec:
     """The specification. Raises Invalid when there is nothing to run."""
-    hostname = request.hostname or chosen.id[:12]
+    # Where the network is the host's, so is the name by which others find the machine (as Docker has it).
+    hostname = request.hostname or (chosen.host if chosen.network == "host" else chosen.id[:12])
     spec = ContainerSpec(
         id=chosen.id,
         name=chosen.name,
@@ -180,6 +183,8 @@ def _ports(request: CreateRequest, image: ImageConfig) -> tuple[PortMapping, ...
     seen: set[tuple[str, str, int]] = set()
     for port in ports:
         key = (port.host_ip, port.protocol, port.host_port)
+        if port.host_last:
+            continue  # one that is still free is found at start
         if port.host_port and key in seen:
             raise Invalid(f"port {port.host_port}/{port.protocol} of the host is published twice")
         seen.add(key)

@@ -91,6 +91,6 @@ def _bury(core: Core, container: Container, *, started: bool) -> None:
 
         with contextlib.suppress(Conflict, NotFound):
             container = containers.change(core.database, spec.id, Happening.EXIT, died)
-            core.events.emit("container", "die", spec.id, name=spec.name, image=spec.image, exitCode=137)
+            core.events.emit_container("die", spec, exitCode=137)
     if status is Status.REMOVING or (spec.auto_remove and (started or status is not Status.CREATED)):
         discard(core, container)

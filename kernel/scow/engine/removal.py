@@ -31,4 +31,4 @@ def discard(core: Core, container: Container) -> None:
                 cast(SnapshotStore, store).erase(scratch)
     shutil.rmtree(home, ignore_errors=True)
     containers.delete(core.database, spec.id)
-    core.events.emit("container", "destroy", spec.id, name=spec.name, image=spec.image)
+    core.events.emit_container("destroy", spec)

@@ -64,7 +64,7 @@ def _cold(request: SuperviseRequest, channel: int) -> None:
         return
     os.set_inheritable(channel, True)
     subprocess.run(
-        [sys.executable, "-P", "-m", "scow.supervisor", str(channel)],
+        [sys.executable, warm.isolation(), "-m", "scow.supervisor", str(channel)],
         input=request.encode(),
         pass_fds=(channel,),
         stdout=subprocess.DEVNULL,

@@ -18,6 +18,7 @@ import _socket
 import marshal
 import posix
 import select
+import sys
 import time
 
 from scow.keeper.logfile import LogFile
@@ -261,6 +262,10 @@ class Keeper:
                 directory = posix.open(name[0], posix.O_PATH | posix.O_CLOEXEC)
                 path = f"/proc/self/fd/{directory}/{name[2]}"
             with_launcher.connect(path)
+            # Who listens there gets all that the container has: our user only (unix(7), SO_PEERCRED).
+            credentials = with_launcher.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+            if int.from_bytes(credentials[4:8], sys.byteorder) != posix.geteuid():
+                return False
             body = b"supervise\0" + self._state["request"]
             message = len(body).to_bytes(_HEADER, "little") + body
             rights = channel.fileno().to_bytes(4, "little")

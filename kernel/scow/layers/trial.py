@@ -28,6 +28,7 @@ def mount_problem(name: str, state_dir: Path, run_dir: Path, attempt: Callable[[
             return None
         _try(state_dir, attempt)
         run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        memory.touch(0o600)
         memory.write_text(known)
     except ScowError as error:
         return error.message + (f" ({error.hint})" if error.hint else "")

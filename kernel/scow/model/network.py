@@ -25,10 +25,17 @@ class PortMapping:
     host_port: int = 0
     protocol: str = "tcp"
     host_ip: str = ""
+    #: Not 0: any free one from `host_port` up to this will do, chosen at start.
+    host_last: int = 0
+
+    @property
+    def host(self) -> str:
+        """The host's port, or range of ports to choose from, as the user wrote it."""
+        return f"{self.host_port}-{self.host_last}" if self.host_last else str(self.host_port)
 
     def __str__(self) -> str:
         ip = f"[{self.host_ip}]" if ":" in self.host_ip else self.host_ip or "0.0.0.0"
-        return f"{ip}:{self.host_port}->{self.container_port}/{self.protocol}"
+        return f"{ip}:{self.host}->{self.container_port}/{self.protocol}"
 
 
 def parse_ports(text: str) -> tuple[PortMapping, ...]:
@@ -46,6 +53,8 @@ def parse_ports(text: str) -> tuple[PortMapping, ...]:
     inner = _range(match["inner"], text)
     # `0:80` asks for a free port, as `:80` does.
     outer = _range(host, text) if host.strip("0") else (0,) * len(inner)
+    if len(inner) == 1 < len(outer):
+        return (PortMapping(inner[0], outer[0], protocol, ip, outer[-1]),)
     if len(inner) != len(outer):
         raise Invalid(f"published port {text!r}: the two ranges have different lengths")
     return tuple(PortMapping(i, o, protocol, ip) for i, o in zip(inner, outer, strict=True))

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from scow.sys.private import make_file
+
 #: The version of the tables; a file with another one is begun anew.
 _VERSION: Final = 4
 _SCHEMA: Final = f"""
@@ -81,6 +83,8 @@ class BuildCache:
     @staticmethod
     def _open(path: Path) -> sqlite3.Connection:
         for attempt in range(_ATTEMPTS):
+            with suppress(OSError):
+                make_file(path)
             connection = sqlite3.connect(path, timeout=10, isolation_level=None)
             try:
                 _prepare(connection)

@@ -15,6 +15,7 @@ from typing import Final
 
 from scow.errors import Corrupt, Exhausted, Internal, Unavailable, Unsupported
 from scow.state.reserve import give_reserve
+from scow.sys.private import make_file
 
 #: Index n takes the schema from version n to n + 1. Never edit one that was released: append.
 MIGRATIONS: Final = (
@@ -71,6 +72,7 @@ class Database:
     def _open(self) -> None:
         give_reserve(self._path.parent)
         with _database_errors(self._path):
+            make_file(self._path)  # the journal and the shared memory get its mode (sqlite.org/wal.html)
             self._connection = sqlite3.connect(self._path, timeout=30, isolation_level=None)
             self._resting = False
             try:

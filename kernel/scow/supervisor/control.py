@@ -324,9 +324,9 @@ class Connection:
         running = self._running
         events, spec = EventLog(running.events.path, order.command), running.spec
         what = " ".join(order.process.args)
-        events.emit("container", "exec_start", spec.id, name=spec.name, image=spec.image, exec=what)
+        events.emit_container("exec_start", spec, exec=what)
         status = await run_inside(running.live(), order, self)
-        events.emit("container", "exec_die", spec.id, name=spec.name, image=spec.image, exitCode=status.exit_code)
+        events.emit_container("exec_die", spec, exitCode=status.exit_code)
 
     async def started(self, pid: int) -> None:
         """Tell the client that its process runs."""

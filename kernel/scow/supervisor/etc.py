@@ -48,14 +48,29 @@ def hosts(spec: ContainerSpec, endpoint: Endpoint) -> str:
 def resolv_conf(spec: ContainerSpec, endpoint: Endpoint) -> str:
     """/etc/resolv.conf: what the user gave, else the network plugin's, else the host's own (resolv.conf(5))."""
     nameservers = spec.nameservers or endpoint.nameservers
-    if not nameservers and not spec.search and not spec.dns_options:
+    host = {} if nameservers else _host_resolver()
+    if host and not spec.search and not spec.dns_options:
         return _host_file("/etc/resolv.conf")
-    lines = [f"nameserver {server}" for server in nameservers]
-    if search := spec.search or endpoint.search:
+    lines = [f"nameserver {server}" for server in nameservers or host.get("nameserver", ())]
+    search = spec.search or endpoint.search or host.get("search", ())
+    # Docker's word for none.
+    if search and tuple(search) != (".",):
         lines.append("search " + " ".join(search))
-    if options := spec.dns_options or endpoint.dns_options:
+    if options := spec.dns_options or endpoint.dns_options or host.get("options", ()):
         lines.append("options " + " ".join(options))
     return "\n".join(lines) + "\n"
+
+
+def _host_resolver() -> dict[str, list[str]]:
+    """The host's own settings: all nameservers, of the other keywords the last line counts (resolv.conf(5))."""
+    found: dict[str, list[str]] = {"nameserver": []}
+    for line in _host_file("/etc/resolv.conf").splitlines():
+        keyword, *values = line.split() or [""]
+        if keyword == "nameserver":
+            found[keyword] += values[:1]
+        elif keyword in ("search", "domain", "options"):
+            found["search" if keyword == "domain" else keyword] = values
+    return found
 
 
 def _lines(extra: tuple[tuple[str, str], ...]) -> str:

@@ -54,7 +54,7 @@ def become_keeper(
         "rest": {stream: bytes(rest) for stream, rest in log.rest.items()},
         "delay": delay,
         "launcher": warm.home or warm.socket_path(request.run),
-        "python": [sys.executable, "-P", "-m", "scow.supervisor"],
+        "python": [sys.executable, warm.isolation(), "-m", "scow.supervisor"],
         "request": request.resumed().encode(),
     }
     memory = os.memfd_create("keeper", 0)

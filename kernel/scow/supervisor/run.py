@@ -260,7 +260,7 @@ class Supervisor:
 
     def _note_death(self, status: ExitStatus) -> None:
         spec = self._spec
-        self._core.events.emit("container", "die", spec.id, name=spec.name, image=spec.image, exitCode=status.exit_code)
+        self._core.events.emit_container("die", spec, exitCode=status.exit_code)
 
     async def _enter(self, stack: AsyncExitStack) -> tuple[ContainerProcess, Pipes | None]:
         """Mount, network, exec: the three held stages, in this order."""
@@ -346,7 +346,7 @@ class Supervisor:
             )
 
         containers.change(self._core.database, self._spec.id, Happening.START, running)
-        self._core.events.emit("container", "start", self._spec.id, name=self._spec.name, image=self._spec.image)
+        self._core.events.emit_container("start", self._spec)
         if not self._started:
             self._started = True
             await self._tell(started={"pid": process.pid})
@@ -408,7 +408,7 @@ class Supervisor:
         happening = Happening.PAUSE if paused else Happening.RESUME
         containers.change(self._core.database, self._spec.id, happening)
         action = "pause" if paused else "unpause"
-        self._core.events.emit("container", action, self._spec.id, name=self._spec.name, image=self._spec.image)
+        self._core.events.emit_container(action, self._spec)
 
     async def _listen_to_channel(self, channel: trio.SocketStream) -> None:
         """The one who started us may be attached: take its input and control messages."""

@@ -42,9 +42,9 @@ def reserved(ports: Sequence[PortMapping], publish_ip: str) -> Iterator[tuple[Po
         taken = []
         for mapping in ports:
             mapping = replace(mapping, host_ip=_address(mapping, publish_ip))
-            sock = _bind(mapping)
+            sock = _bind_one(mapping)
             held.append(sock)
-            taken.append(replace(mapping, host_port=sock.getsockname()[1]))
+            taken.append(replace(mapping, host_port=sock.getsockname()[1], host_last=0))
             if len(held) == _MESSAGE_MAX:
                 _park(held, parked)
         if len(taken) > _PLAIN_MAX:
@@ -65,6 +65,24 @@ def _address(mapping: PortMapping, publish_ip: str) -> str:
         return str(IPv4Address(text))
     except ValueError:
         raise Invalid(f"port {mapping}: {text!r} is not an IPv4 address") from None
+
+
+def _bind_one(mapping: PortMapping) -> socket.socket:
+    """Take the port, or the first one of a range that nobody has (as docker -p 8000-8010:80)."""
+    for port in range(mapping.host_port, mapping.host_last):
+        try:
+            return _bind(replace(mapping, host_port=port, host_last=0))
+        except Exists:
+            continue
+    if not mapping.host_last:
+        return _bind(mapping)
+    try:
+        return _bind(replace(mapping, host_port=mapping.host_last, host_last=0))
+    except Exists:
+        raise Exists(
+            f"no port of {mapping.host}/{mapping.protocol} is free on the host's address {mapping.host_ip}",
+            hint="publish a wider range, or stop what uses them",
+        ) from None
 
 
 def _bind(mapping: PortMapping) -> socket.socket:

@@ -83,7 +83,7 @@ class Store:
     @contextmanager
     def locked(self) -> Iterator[State]:
         """The state, for nobody else meanwhile; `save` what was changed. Waits for the lock (a few ms at most)."""
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -4,8 +4,8 @@ Deleting a bridge takes the kernel 30 to 70 ms, which nobody who ran a command w
 `run` probably needs it again. So whoever leaves last forks a process that waits a moment and removes bridge and
 rules if they are still idle. There is at most one per engine; a lock held for its life says that it is there.
 
-One that has long to wait makes itself small: it becomes a bare interpreter that sleeps, and after that this module as
-a program.
+One that has long to wait makes itself small: it becomes a bare interpreter that sleeps, and after that goes on here
+(see _sleeper).
 """
 
 from __future__ import annotations
@@ -14,19 +14,17 @@ import fcntl
 import gc
 import os
 import signal
-import sys
 import time
 import warnings
 from typing import Final, NoReturn
 
 from ._network import Network
+from ._sleeper import sleep_small
 
 #: Where the child keeps its two descriptors.
 _LOCK, _READY = 3, 4
 #: Whoever waits longer than this, in seconds, does so in a process of its own kind.
 _SHORT: Final = 2.0
-#: Sleeps, then becomes what the other arguments say.
-_SLEEPER: Final = "import posix, sys, time; time.sleep(float(sys.argv[1])); posix.execv(sys.argv[2], sys.argv[2:])"
 
 
 def start(network: Network, linger: float) -> None:
@@ -87,6 +85,7 @@ def _run(network: Network, lock: int, ready: int, linger: float) -> NoReturn:
 
 
 def _sweep(network: Network, linger: float) -> None:
+    os.umask(0o077)  # a root that was deleted meanwhile comes back with its directory: for its owner only
     while (rest := network.retire(linger, _LOCK)) > 0:
         if rest > _SHORT:
             _sleep_small(network, rest)
@@ -94,13 +93,18 @@ def _sweep(network: Network, linger: float) -> None:
 
 
 def _sleep_small(network: Network, rest: float) -> None:
-    """Give back all memory for so many seconds, then go on from the start. Comes back only when that fails."""
-    again = [sys.executable, "-P", "-m", __spec__.name, network.described()]
+    """Give back all memory for so many seconds, then `resume`. Comes back only when that fails."""
     try:
         os.set_inheritable(_LOCK, True)
-        os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", _SLEEPER, str(rest), *again])
-    except OSError:
+        sleep_small(rest, network.described())
+    except (OSError, ImportError):
         return
+
+
+def resume(description: str) -> None:
+    """Go on after a sleep."""
+    network = Network.from_description(description)
+    _sweep(network, network.linger)
 
 
 def _detach(lock: int, ready: int) -> None:
@@ -119,8 +123,3 @@ def _detach(lock: int, ready: int) -> None:
         os.dup2(null, fd)
     os.close(null)
     os.close(_READY)
-
-
-if __name__ == "__main__":
-    found = Network.from_description(sys.argv[1])
-    _sweep(found, found.linger)

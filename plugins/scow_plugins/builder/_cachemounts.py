@@ -83,8 +83,10 @@ async def _make(solver: Solver, mount: MountOp, place: Path) -> None:
             return
         shutil.rmtree(new := place / "new", ignore_errors=True)
         new.mkdir(mode=0o755)
+        (place / "id").touch(0o600)
         (place / "id").write_text(mount.id)
         if mount.origin.kind != "scratch":
+            (place / "origin").touch(0o600)
             (place / "origin").write_text(f"{mount.source or '/'} of {mount.origin}")
         if mount.origin.kind == "scratch":
             os.chmod(new, 0o755 if mount.mode is None else mount.mode)

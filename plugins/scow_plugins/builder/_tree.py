@@ -88,6 +88,7 @@ class Index:
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+            temporary.touch(0o600)
             temporary.write_bytes(msgspec.msgpack.encode(self._known))
             temporary.replace(self._path)
         except OSError:

@@ -42,6 +42,9 @@ async def copy_out(copy: Copy, container: str, source: str, target: str) -> None
         return
     with _here() as root:
         there = _stat(root, target)
+        if there is None or not stat.S_ISDIR(there.st_mode):
+            with Place(root) as place:
+                target = place.real(target)
         directory, rename = arrange(source, status, target, there)
 
         async def take(fd: int) -> None:
@@ -59,6 +62,9 @@ async def copy_in(copy: Copy, source: str, container: str, target: str) -> None:
         with Place(root) as place:
             status = place.find(source, follow=copy.follow).status
         there = await copy.engine.stat_path(container, target)
+        if there is None or not stat.S_ISDIR(there.st_mode):
+            # A link stays, and what it leads to is written, also when it isn't there yet.
+            target = await copy.engine.real_path(container, target)
         directory, rename = arrange(source, status, target, there)
 
         async def give(fd: int) -> None:

@@ -32,6 +32,7 @@ _CODES = """\
 | 127 | the command doesn't exist |
 | 128 + n | the process was ended by signal n |
 
+Wrong flags make it 125 with every command; too few or too many words, and unknown commands, 1 (as docker).
 All commands: 130 after Ctrl-C, 141 when nobody reads their output. Of several containers all are tried; one failure
 makes the exit code 1. By kind of error:
 """

@@ -8,7 +8,7 @@ that what follows belongs to the container. Imports nothing heavy: `--help` and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from scow_plugins.cli._values import VALUES
@@ -22,6 +22,14 @@ class UsageError(Exception):
         self.message = message
         self.hint = hint
         self.command = ""
+
+
+class FlagError(UsageError):
+    """A flag that isn't there, or whose value can't be read: exit code 125, whatever the command (docker 28)."""
+
+
+class WordsError(UsageError):
+    """Too many words, or too few: exit code 1, also of `run` (docker 28)."""
 
 
 class Flag(NamedTuple):
@@ -102,6 +110,14 @@ class Args:
 HELP: Final = Flag("help", "Print usage")
 
 
+def near(word: str, known: Iterable[str], before: str = "") -> str | None:
+    """A hint at what somebody who mistyped a word will have meant."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, list(known), n=1)
+    return f"did you mean {before}{close[0]}?" if close else None
+
+
 def parse(command: Command, words: list[str]) -> Args:
     """Read a command's words. `args.on("help")` is true where help was asked for. Raises UsageError."""
     parser = _Parser(command)
@@ -114,11 +130,11 @@ def parse(command: Command, words: list[str]) -> Args:
 def _check_count(command: Command, count: int) -> None:
     if count < command.least:
         some = "exactly" if command.most == command.least else "at least"
-        raise UsageError(f"this command needs {some} {_arguments(command.least)}")
+        raise WordsError(f"this command needs {some} {_arguments(command.least)}")
     if command.most is not None and count > command.most:
         if command.most == 0:
-            raise UsageError("this command takes no arguments")
-        raise UsageError(f"this command takes at most {_arguments(command.most)}")
+            raise WordsError("this command takes no arguments")
+        raise WordsError(f"this command takes at most {_arguments(command.most)}")
 
 
 def _arguments(number: int) -> str:
@@ -157,7 +173,7 @@ class _Parser:
         flag = self.long.get(name)
         if flag is None:
             self._refuse(f"--{name}")
-            raise UsageError(f"unknown flag: --{name}")
+            raise FlagError(f"unknown flag: --{name}", hint=near(name, self.long, "--"))
         if equals:
             self._take(flag, value)
         elif flag.kind == "bool":
@@ -174,7 +190,7 @@ class _Parser:
                 flag = HELP
             if flag is None:
                 self._refuse(f"-{letter}")
-                raise UsageError(f"unknown shorthand flag: {letter!r} in {word}")
+                raise FlagError(f"unknown shorthand flag: {letter!r} in {word}")
             if letters.startswith("="):
                 return self._take(flag, letters[1:])
             if flag.kind == "bool":
@@ -186,7 +202,7 @@ class _Parser:
 
     def _next(self, shown: str, rest: list[str]) -> str:
         if not rest:
-            raise UsageError(f"flag needs an argument: {shown}")
+            raise FlagError(f"flag needs an argument: {shown}")
         return rest.pop(0)
 
     def _take(self, flag: Flag, text: str) -> None:
@@ -194,10 +210,10 @@ class _Parser:
         try:
             value = convert(text)
         except ValueError as error:
-            raise UsageError(f'invalid argument "{text}" for "{flag.label}" flag: {error}') from None
+            raise FlagError(f'invalid argument "{text}" for "{flag.label}" flag: {error}') from None
         self.args.set(flag, value)
 
     def _refuse(self, spelled: str) -> None:
         hint = self.command.refused.get(spelled)
         if hint is not None:
-            raise UsageError(f"{spelled} is not supported by scow", hint=hint or None)
+            raise FlagError(f"{spelled} is not supported by scow", hint=hint or None)

@@ -136,7 +136,7 @@ def _config(container: Container) -> dict[str, Any]:
 def _bindings(ports: Iterable[PortMapping]) -> dict[str, list[dict[str, str]]]:
     bindings: dict[str, list[dict[str, str]]] = {}
     for port in ports:
-        entry = {"HostIp": port.host_ip, "HostPort": str(port.host_port) if port.host_port else ""}
+        entry = {"HostIp": port.host_ip, "HostPort": port.host if port.host_port else ""}
         bindings.setdefault(f"{port.container_port}/{port.protocol}", []).append(entry)
     return bindings
 

@@ -6,7 +6,7 @@ from types import ModuleType
 from typing import Final
 
 from scow_plugins.cli._cli import Cli, StdoutClosed
-from scow_plugins.cli._flags import Args, Command, Flag, UsageError, parse
+from scow_plugins.cli._flags import Args, Command, Flag, UsageError, near, parse
 from scow_plugins.cli._report import PIPE_CODE, report
 from scow_plugins.cli._table import COMMANDS, GROUPS
 
@@ -60,7 +60,7 @@ def _command(cli: Cli, words: list[str]) -> int:
     if name in GROUPS:
         return _group(cli, name, rest)
     if name not in COMMANDS:
-        raise UsageError(f"unknown command: scow {name}", hint=_nearest(name))
+        raise UsageError(f"unknown command: scow {name}", hint=near(name, (*COMMANDS, *GROUPS), "scow "))
     return invoke(cli, name, name, rest)
 
 
@@ -74,15 +74,10 @@ def _group(cli: Cli, group: str, words: list[str]) -> int:
     name, *rest = words
     target = GROUPS[group].commands.get(name)
     if target is None:
-        raise UsageError(f"unknown command: scow {group} {name}")
+        raise UsageError(
+            f"unknown command: scow {group} {name}", hint=near(name, GROUPS[group].commands, f"scow {group} ")
+        )
     return invoke(cli, target, f"{group} {name}", rest)
-
-
-def _nearest(name: str) -> str | None:
-    import difflib
-
-    close = difflib.get_close_matches(name, COMMANDS, n=1)
-    return f"did you mean scow {close[0]}?" if close else None
 
 
 def invoke(cli: Cli, name: str, words: str, rest: list[str]) -> int:

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Iterator
 
 from scow_plugins.cli._cli import Cli, StdoutClosed
-from scow_plugins.cli._flags import UsageError
+from scow_plugins.cli._flags import FlagError, UsageError, WordsError
 from scow_plugins.cli._units import printable
 
 #: 128 + SIGPIPE: what a program that writes to a closed pipe ends with.
@@ -71,7 +71,9 @@ def _lines(text: str) -> str:
 
 
 def usage(cli: Cli, error: UsageError, *, runs: bool) -> int:
-    """Words that make no command: exit code 125 for `run`, else 2."""
+    """Words that make no command, with docker's exit codes."""
     tell(cli, error.message, error.hint)
     cli.err(f"See '{' '.join(['scow', *cli.words.split()])} --help'.")
-    return 125 if runs else 2
+    if isinstance(error, FlagError) or (runs and not isinstance(error, WordsError)):
+        return 125
+    return 1

@@ -73,11 +73,22 @@ def test_ps_filters(scow: Any, container: Make, filters: list[str], names: list[
     assert scow("ps", *words, "--format", "{{.Names}}").out.split() == names
 
 
-@pytest.mark.parametrize("words", [["-f", "x=1"], ["-f", "name=("], ["--format", "{{.Foo}}"], ["-s"], ["x"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-f", "x=1"],
+        ["-f", "name=("],
+        ["--format", "{{.Foo}}"],
+        ["-s"],
+        ["x"],
+        ["-f", "status=bogus"],
+        ["-f", "exited=no"],
+    ],
+)
 def test_ps_bad_usage(scow: Any, container: Make, words: list[str]) -> None:
     scow.engine.all = [container()]
     code, _, err = scow("ps", *words)
-    assert code == 2
+    assert code == (125 if words == ["-s"] else 1)
     assert err.endswith("See 'scow ps --help'.\n")
 
 
@@ -102,8 +113,8 @@ def test_logs(scow: Any) -> None:
     assert scow("logs", "-ft", "-n", "5", "--since", "10m", "web") == (0, "one\nmore\n", "two\n")
     how = {"follow": True, "tail": 5, "since": NOW - 600, "until": None, "timestamps": True}
     assert scow.engine.calls[-1] == ("log_output", "web", how)
-    assert scow("logs", "-n", "x", "web").code == 2
-    assert scow("logs", "--since", "x", "web").code == 2
+    assert scow("logs", "-n", "x", "web").code == 1
+    assert scow("logs", "--since", "x", "web").code == 1
 
 
 def test_inspect(scow: Any, container: Make, image: MakeImage) -> None:
@@ -117,27 +128,35 @@ def test_inspect(scow: Any, container: Make, image: MakeImage) -> None:
     assert scow("inspect", "--type", "image", "web").code == 1
     assert scow("container", "inspect", "nginx").code == 1
     assert scow("image", "inspect", "nginx", "-f", "{{.Id}}").out.startswith("sha256:")
-    assert scow("inspect", "--type", "volume", "x").code == 2
+    assert scow("inspect", "--type", "volume", "x").code == 1
     assert json.loads(scow("inspect", "nothing").out) == []
 
 
 def test_events(scow: Any) -> None:
-    facts = {"name": "web", "image": "nginx"}
+    facts = {"name": "web", "image": "nginx", "app": "x"}
     scow.engine.events_ = [
         Event(NOW, "container", "start", "1" * 64, facts),
         Event(NOW, "stage", "mount", "1" * 64, {"plugin": "overlay", "ended": 1.5}),
         Event(NOW, "image", "pull", "nginx:latest", {}),
     ]
     lines = scow("events").out.splitlines()
-    assert lines[0].endswith(f" container start {'1' * 64} (image=nginx, name=web)")
-    assert lines[1].endswith(f" stage mount {'1' * 64} (ended=1.5, plugin=overlay)")
-    assert lines[2].endswith(" image pull nginx:latest")
+    assert lines[0].endswith(f" container start {'1' * 64} (app=x, image=nginx, name=web)")
+    assert lines[1].endswith(" image pull nginx:latest")
+    (stage,) = scow("events", "-f", "type=stage").out.splitlines()
+    assert stage.endswith(f" stage mount {'1' * 64} (ended=1.5, plugin=overlay)")
     shape = json.loads(scow("events", "--format", "json", "-f", "type=container").out)
     assert shape["Actor"] == {"ID": "1" * 64, "Attributes": facts}
     assert scow("events", "--format", "{{.Action}} {{.Actor.Attributes.plugin}}", "-f", "plugin=overlay").out == (
         "mount overlay\n"
     )
-    for text, count in (("container=web", 1), ("container=11", 1), ("event=pull", 1), ("image=nginx", 2)):
+    for text, count in (
+        ("container=web", 1),
+        ("label=app=x", 1),
+        ("label=app=y", 0),
+        ("container=11", 1),
+        ("event=pull", 1),
+        ("image=nginx", 2),
+    ):
         assert len(scow("events", "-f", text).out.splitlines()) == count
     scow("events", "--since", "10m", "--until", "0s")
     assert scow.engine.calls[-1] == ("events", {"since": NOW - 600, "until": NOW, "follow": False})
@@ -147,7 +166,7 @@ def test_several(scow: Any) -> None:
     scow.engine.errors["b"] = NotFound("no such container: b")
     assert scow("stop", "-t", "3", "a", "b", "c") == (1, "a\nc\n", "scow: no such container: b\n")
     assert ("stop", "a", 3.0) in scow.engine.calls
-    assert scow("stop", "-t", "-3", "a").code == 2
+    assert scow("stop", "-t", "-3", "a").code == 125
     assert scow("kill", "-s", "USR1", "a").out == "a\n"
     assert scow.engine.calls[-1] == ("kill", "a", "USR1")
     scow("kill", "-s", "9", "a")
@@ -245,17 +264,30 @@ def test_helps(scow: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "err"),
+    ("words", "code", "err"),
     [
-        (["plugin"], "scow: unknown command: scow plugin\nhint: did you mean scow plugins?\nSee 'scow --help'.\n"),
-        (["--foo", "ps"], "scow: unknown flag: --foo\nSee 'scow --help'.\n"),
-        (["container", "foo"], "scow: unknown command: scow container foo\nSee 'scow container --help'.\n"),
-        (["ps", "--foo"], "scow: unknown flag: --foo\nSee 'scow ps --help'.\n"),
-        (["rm"], "scow: this command needs at least 1 argument\nSee 'scow rm --help'.\n"),
+        (["plugin"], 1, "scow: unknown command: scow plugin\nhint: did you mean scow plugins?\nSee 'scow --help'.\n"),
+        (["--foo", "ps"], 125, "scow: unknown flag: --foo\nSee 'scow --help'.\n"),
+        (["container", "foo"], 1, "scow: unknown command: scow container foo\nSee 'scow container --help'.\n"),
+        (["ps", "--foo"], 125, "scow: unknown flag: --foo\nSee 'scow ps --help'.\n"),
+        (["rm"], 1, "scow: this command needs at least 1 argument\nSee 'scow rm --help'.\n"),
+        (["run"], 1, "scow: this command needs at least 1 argument\nSee 'scow run --help'.\n"),
+        (
+            ["ps", "--filtre", "x"],
+            125,
+            "scow: unknown flag: --filtre\nhint: did you mean --filter?\nSee 'scow ps --help'.\n",
+        ),
+        (
+            ["run", "--nmae", "x"],
+            125,
+            "scow: unknown flag: --nmae\nhint: did you mean --name?\nSee 'scow run --help'.\n",
+        ),
+        (["exec", "--bogus"], 125, "scow: unknown flag: --bogus\nSee 'scow exec --help'.\n"),
     ],
 )
-def test_bad_words(scow: Any, words: list[str], err: str) -> None:
-    assert scow(*words) == (2, "", err)
+def test_bad_words(scow: Any, words: list[str], code: int, err: str) -> None:
+    """The exit codes of docker 28.2: 125 for flags, 1 for too few words and unknown commands."""
+    assert scow(*words) == (code, "", err)
 
 
 @pytest.mark.parametrize("kind", list(ScowError.__subclasses__()))
@@ -314,4 +346,4 @@ def test_pause_and_restart(scow: Any) -> None:
     assert scow.engine.calls[-1] == ("unpause", "a")
     assert scow("restart", "-t", "2", "a").out == "a\n"
     assert scow.engine.calls[-2:] == [("stop", "a", 2.0), ("start", "a")]
-    assert scow("restart", "-t", "-1", "a").code == 2
+    assert scow("restart", "-t", "-1", "a").code == 125

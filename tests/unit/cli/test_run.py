@@ -355,7 +355,7 @@ def test_start_connected(scow: Any, container: Callable[..., Container]) -> None
     scow.engine.script = [Output("stdout", b"out")]
     assert scow("start", "-ai", "web", stdin=b"in") == (4, "out", "")
     assert scow.engine.calls[-1] == ("attach", "1" * 64, {"start": True, "stdin": True, "rows": 0, "columns": 0})
-    assert scow("start", "-a", "web", "other").code == 2
+    assert scow("start", "-a", "web", "other").code == 1
 
 
 def test_attach(scow: Any, container: Callable[..., Container]) -> None:
@@ -395,4 +395,4 @@ def test_exec(scow: Any) -> None:
 def test_exec_failures(scow: Any, error: Exception, code: int) -> None:
     scow.engine.errors["exec"] = error
     assert scow("exec", "web", "x").code == code
-    assert scow("exec", "web").code == 2
+    assert scow("exec", "web").code == 1

@@ -24,7 +24,7 @@ from scow import warm
 from scow.standby import Standbys
 
 KERNEL = Path(scow.__file__).parent.parent
-SCRIPT = KERNEL / "bin" / "scow"
+SCRIPT = KERNEL / "bin" / "scow-python"
 TOY = """
 import json, os, signal, sys, time
 VERSION = 1
@@ -170,7 +170,9 @@ class Place:
 
     @property
     def socket(self) -> str:
-        return warm.socket_path(str(self.run))
+        # The script's interpreter looks for modules elsewhere than this one: it has a launcher of its own.
+        found = self.run.glob("launcher-*.sock") if self.run.is_dir() else ()
+        return next(map(str, found), str(self.run / "launcher-none.sock"))
 
     def launcher(self) -> int | None:
         """Its PID (unix(7), SO_PEERCRED)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from scow_plugins.cli._cli import Cli
+from scow_plugins.cli._filters import has_label
 from scow_plugins.cli._flags import Args, Command, Flag
 
 if TYPE_CHECKING:
@@ -13,7 +14,12 @@ if TYPE_CHECKING:
 COMMAND = Command(
     "[OPTIONS]",
     (
-        Flag("filter", "type, event, container, image, plugin=value", "list", "f"),
+        Flag(
+            "filter",
+            "type, event, container, image, label, plugin=value; type=stage shows what plugins do",
+            "list",
+            "f",
+        ),
         Flag("format", "json, or a Go template", "string"),
         Flag("since", "From this time on (2026-01-02T13:23:37Z), or so long ago (42m)", "string"),
         Flag("until", "Up to this time", "string"),
@@ -29,6 +35,8 @@ async def main(cli: Cli, args: Args) -> int:
 
     since, until = moment(cli, args, "since"), moment(cli, args, "until")
     wanted = read(args.all("filter"), _TESTS)
+    # What stages do is scow's own and far more than anybody waits for: it is shown to those who ask for it.
+    stages = not wanted.keys().isdisjoint({"type", "plugin"})
     form = args.text("format")
     follow = until is None or until > cli.clock()
     async with (
@@ -37,7 +45,7 @@ async def main(cli: Cli, args: Args) -> int:
         ended(stream) as events,
     ):
         async for event in events:
-            if passes(event, wanted, _TESTS):
+            if (stages or event.kind != "stage") and passes(event, wanted, _TESTS):
                 cli.out(_line(event, form))
     return 0
 
@@ -58,6 +66,7 @@ _TESTS = {
     "type": lambda event, value: event.kind == value,
     "event": lambda event, value: event.action == value,
     "container": _container,
+    "label": lambda event, value: has_label(event.attributes, value),
     "image": _image,
     "plugin": lambda event, value: event.attributes.get("plugin") == value,
 }

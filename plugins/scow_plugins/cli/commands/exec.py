@@ -39,7 +39,7 @@ async def main(cli: Cli, args: Args) -> int:
     rows, columns = user_size(cli) if tty else (0, 0)
     process = ProcessSpec(
         args=tuple(command),
-        env=environment(args, cli.environ),
+        env=environment(args, cli.environ),  # an entry without `=` removes the container's variable
         cwd=args.text("workdir") or "",  # empty, as an empty user: the container's own
         user=args.text("user") or "",
         tty=tty,

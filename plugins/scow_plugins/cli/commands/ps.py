@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from scow_plugins.cli._cli import Cli
-from scow_plugins.cli._flags import Args, Command, Flag
+from scow_plugins.cli._flags import Args, Command, Flag, UsageError, near
 
 if TYPE_CHECKING:
     from scow.api import Container
@@ -24,6 +24,9 @@ COMMAND = Command(
     ),
     refused={"--size": "", "-s": ""},
 )
+
+
+_STATES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
 
 
 async def main(cli: Cli, args: Args) -> int:
@@ -63,7 +66,23 @@ def _select(containers: Iterable[Container], filters: tuple[str, ...]) -> list[C
             "exited": lambda each, value: each.state.status.value == "exited" and str(each.state.exit_code) == value,
             "network": lambda each, value: each.spec.network == value,
         },
+        {"status": _check_status, "exited": _check_code},
     )
+
+
+def _check_status(value: str) -> None:
+    """Docker's states; some of them no container of scow's is ever in."""
+    if value not in _STATES:
+        raise UsageError(
+            f"invalid filter 'status={value}'", hint=near(value, _STATES) or f"there are {', '.join(_STATES)}"
+        )
+
+
+def _check_code(value: str) -> None:
+    try:
+        int(value)
+    except ValueError:
+        raise UsageError(f"invalid filter 'exited={value}'", hint="write an exit code") from None
 
 
 def _ancestor(container: Container, wanted: str) -> bool:

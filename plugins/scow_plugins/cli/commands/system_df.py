@@ -72,6 +72,7 @@ def _rows(usage: DiskUsage) -> list[dict[str, Any]]:
     return [
         _row("Images", len(usage.images), used, usage.images_bytes, usage.images_reclaimable),
         _row("Containers", len(usage.containers), len(busy), size, free),
+        _row("Local Volumes", 0, 0, 0, 0),  # scow has none; scripts look for the row
         _build_row(usage),
         _row("Leftovers", usage.leftovers, 0, usage.leftover_bytes, usage.leftover_bytes),
     ]
