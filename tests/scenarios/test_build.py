@@ -526,3 +526,29 @@ CMD ls /app; stat -c '%h %u' /d/one /d/sub/two; stat -c %h /all/other; rm /d/one
     assert lines == ["package-lock.json", "package.json", "2 5", "2 5", "2", "x"]
     (context / "Dockerfile").write_text("FROM busybox\nCOPY package*.json /none\n")
     pulled.fails("build", str(context), code=2, says="the destination must be a directory and end with a /")
+
+
+def test_two_builds_do_a_step_once(pulled: Scow, context: Path) -> None:
+    (context / "Dockerfile").write_text("FROM busybox\nRUN sleep 2; cat /proc/sys/kernel/random/uuid > /which\n")
+    command = [*pulled.command(), "build", "--progress", "rawjson", str(context)]
+    both = [
+        subprocess.Popen(command, env=pulled.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    ended = [process.communicate(timeout=60) for process in both]
+    assert [process.returncode for process in both] == [0, 0], ended
+    found = [titles(progress) for _, progress in ended]
+    assert sorted(len(done) for done, _ in found) == [0, 1]
+    assert ended[0][0] == ended[1][0]
+
+
+def test_a_copy_is_known_by_its_sources_name(pulled: Scow, context: Path) -> None:
+    for name in ("a/one", "b/one", "a/two"):
+        (context / name).mkdir(parents=True)
+        (context / name / "f").write_text("same")
+    done, _ = steps(pulled, context, "FROM busybox\nCOPY a/one /d/\n")
+    assert len(done) == 1
+    done, kept = steps(pulled, context, "FROM busybox\nCOPY b/one /d/\n")
+    assert (len(done), len(kept)) == (0, 1)
+    done, _ = steps(pulled, context, "FROM busybox\nCOPY a/two /d/\n")
+    assert len(done) == 1

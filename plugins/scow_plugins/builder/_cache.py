@@ -72,6 +72,7 @@ _WORDS: Final = {
     "user": "the user",
     "mounts": "a mount",
     "files": "the copied files",
+    "sources": "the sources' names",
     "target": "the destination",
     "owner": "--chown",
     "mode": "--chmod",

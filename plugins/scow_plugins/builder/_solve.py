@@ -43,9 +43,10 @@ from scow_plugins.builder._gitref import GitRef, parse_git
 from scow_plugins.builder._ignore import Ignore, read_patterns
 from scow_plugins.builder._layout import Layout, owner_of
 from scow_plugins.builder._modes import Mode
+from scow_plugins.builder._once import alone
 from scow_plugins.builder._plan import Plan, first_error, image_of, origins, places_among
 from scow_plugins.builder._run import run_key, run_step
-from scow_plugins.builder._select import Source, at_once, choose, digest_of, is_pattern
+from scow_plugins.builder._select import Source, at_once, choose, cleaned, digest_of, is_pattern
 from scow_plugins.builder._shell import shell_before
 from scow_plugins.builder._source import Statement, located
 from scow_plugins.builder._steps import CopyOp, Origin, PlannedStage, PlannedStep, RunOp, WorkdirOp
@@ -284,10 +285,17 @@ class Solver:
             if record is not None:
                 self.noted.append(Noted(key.value, record))
                 return layer_of(record), record.created, True, ""
+            if used:
+                waiting = partial(self.note, f"{titled[0]} is done by another build: waiting for it")
+                await stack.enter_async_context(alone(self.bench.state_dir / "steps", key.value, waiting))
+                record = await self._known(key, below, titled) if self.cache.find(key.value) is not None else None
+                if record is not None:
+                    self.noted.append(Noted(key.value, record))
+                    return layer_of(record), record.created, True, ""
             why = explain(self.cache, key, slot, files) if used else "the cache isn't used"
             layer = await work()
-        record = Record(*_columns(layer), time.time())
-        self._keep(key, record, place_of(below, layer, *titled), files)
+            record = Record(*_columns(layer), time.time())
+            self._keep(key, record, place_of(below, layer, *titled), files)
         self.noted.append(Noted(key.value, record))
         return layer, record.created, False, why
 
@@ -401,6 +409,8 @@ class Solver:
         found.key = Key(
             "add" if op.add else "copy",
             parent="" if op.link else chain_of(below),
+            # By the last part only, as with BuildKit: the same files from another directory are the same.
+            sources=[posixpath.basename(cleaned(source)) for source in op.sources],
             target=op.target,
             owner=op.chown,
             mode=op.chmod,
