@@ -408,8 +408,8 @@ def test_bad_input(pulled: Scow, context: Path) -> None:
 def test_names_and_flags_are_checked_first(pulled: Scow, context: Path) -> None:
     (context / "Dockerfile").write_text("FROM busybox\nRUN false\n")
     pulled.fails("build", "-t", "Capital", str(context), code=2, says="Capital")
-    pulled.fails("build", "--push", str(context), code=2, says="--push needs a name")
-    pulled.fails("build", "--squash", str(context), code=2, says="--squash is not supported")
+    pulled.fails("build", "--push", str(context), code=1, says="--push needs a name")
+    pulled.fails("build", "--squash", str(context), code=125, says="--squash is not supported")
     pulled.fails("build", str(context / "none"), code=1, says="not found")
     pulled.fails("build", "-f", "none", str(context), code=1, says="failed to read dockerfile")
     assert (

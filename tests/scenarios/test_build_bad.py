@@ -43,7 +43,7 @@ WRONG: dict[str, tuple[str, tuple[str, ...], int, str, str]] = {
         "Dockerfile:3: unknown flag: --form",
         "COPY --form=a b c",
     ),
-    "bad flag of the command": ("FROM busybox\n", ("--frob",), 2, "unknown flag: --frob", ""),
+    "bad flag of the command": ("FROM busybox\n", ("--frob",), 125, "unknown flag: --frob", ""),
     "bad value": (
         "FROM busybox\nHEALTHCHECK --interval=x CMD y\n",
         (),

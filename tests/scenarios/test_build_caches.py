@@ -233,6 +233,6 @@ def test_wrong_words(pulled: Scow, context: Path) -> None:
         ("--cache-from", "type=local", "write type=local,src=DIRECTORY"),
         ("--cache-from", "type=s3,bucket=x", "type=s3 of --cache-from is not supported"),
     ):
-        pulled.fails("build", flag, value, str(context), code=2, says=says)
+        pulled.fails("build", flag, value, str(context), code=1, says=says)
     pulled("build", "-q", "--cache-to", "type=local,dest=/proc/none,ignore-error=true", str(context))
     pulled.fails("build", "-q", "--cache-to", "type=local,dest=/proc/none", str(context), code=1, says="/proc/none")

@@ -62,7 +62,7 @@ def test_layouts(pulled: Scow, context: Path, layout: Path) -> None:
         (f"oci-layout://{layout}@sha256:0", 2, "sha256 digest '0'"),
         ("oci-layout:///nowhere", 1, "/nowhere"),
         (f"oci-layout://{context}", 1, "no OCI image layout"),
-        ("oci-layout://", 2, "oci-layout://DIRECTORY"),
+        ("oci-layout://", 1, "oci-layout://DIRECTORY"),
     ):
         pulled.fails("build", f"--build-context=base={place}", str(context), code=code, says=says)
 
@@ -118,8 +118,12 @@ def test_names_mean_what_images_mean(pulled: Scow, context: Path) -> None:
         "--build-context=nowhere.example/a:1=docker-image://docker.io/library/busybox:latest", str(context),
     ).strip()  # fmt: skip
     assert pulled("run", "--rm", image, "ls", "/copied") == "/copied\n"
-    for text, says in (("Big=.", "invalid context name"), ("a=docker-image://Big", "must be lower case"), ("a=", "=")):
-        pulled.fails("build", "--build-context", text, str(context), code=2, says=says)
+    for text, code, says in (
+        ("Big=.", 1, "invalid context name"),
+        ("a=docker-image://Big", 2, "must be lower case"),
+        ("a=", 1, "="),
+    ):
+        pulled.fails("build", "--build-context", text, str(context), code=code, says=says)
 
 
 def test_a_directory_to_build_on(pulled: Scow, context: Path, tmp_path: Path) -> None:

@@ -146,14 +146,14 @@ def test_lines_without_a_step_are_refused(pulled: Scow, context: Path) -> None:
         ("8", 2, "there is no instruction on line 8"),
         ("99", 2, "there is no instruction on line 99"),
         ("2", 2, "the stage of line 2 is not built"),
-        ("0", 2, "write the number of a line"),
-        ("x", 2, "write the number of a line"),
+        ("0", 1, "write the number of a line"),
+        ("x", 1, "write the number of a line"),
     ):
         pulled.fails("build", "--break", line, str(context), code=code, says=says)
-    pulled.fails("build", "--on-error", "bash", str(context), code=2, says="write shell")
-    pulled.fails("build", "--on-error", "shell", "-", code=2, says="needs standard input")
-    pulled.fails("build", "--break", "3", "-f", "-", str(context), code=2, says="needs standard input")
-    pulled.fails("build", "--break", "3", "--progress", "rawjson", str(context), code=2, says="exclude each other")
+    pulled.fails("build", "--on-error", "bash", str(context), code=1, says="write shell")
+    pulled.fails("build", "--on-error", "shell", "-", code=1, says="needs standard input")
+    pulled.fails("build", "--break", "3", "-f", "-", str(context), code=1, says="needs standard input")
+    pulled.fails("build", "--break", "3", "--progress", "rawjson", str(context), code=1, says="exclude each other")
 
 
 class Terminal:

@@ -147,7 +147,7 @@ def test_all_tags(mirrored: Scow, registry: str, tmp_path: Path) -> None:
     assert out.endswith(f"\n{registry}/tags/all\n")
     listed = mirrored("images", "--format", "{{.Repository}}:{{.Tag}}").split()
     assert sorted(listed) == [f"{registry}/tags/all:1", f"{registry}/tags/all:2"]
-    mirrored.fails("pull", "-a", f"{registry}/tags/all:1", code=2, says="--all-tags")
+    mirrored.fails("pull", "-a", f"{registry}/tags/all:1", code=1, says="--all-tags")
     mirrored.fails("pull", "-a", f"{registry}/tags/none", code=1, says="not found")
 
 
@@ -242,7 +242,7 @@ def _cert_dir(home: Path) -> Path:
 
 
 def test_login_asks_for_what_is_missing(scow: Scow, registry: str) -> None:
-    scow.fails("login", registry, code=2, says="non TTY")
-    scow.fails("login", "--password-stdin", registry, code=2, says="must provide --username")
+    scow.fails("login", registry, code=1, says="non TTY")
+    scow.fails("login", "--password-stdin", registry, code=1, says="must provide --username")
     scow.fails("login", "-u", "a", "-p", "b", "not a host", code=2, says="not a registry's host name")
     assert "Login Succeeded" in scow("login", "-u", "a", "-p", "b", registry)  # which lets everybody in

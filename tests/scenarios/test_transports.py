@@ -166,5 +166,5 @@ def test_import(scow: Scow, layout: Path, tmp_path: Path) -> None:
         done = scow.try_("import", str(tmp_path / "bad"), "bad:1")
         assert done.returncode != 0
         assert b"bug" not in done.stderr
-    scow.fails("import", "https://example.org/x.tar", code=2, says="doesn't fetch")
+    scow.fails("import", "https://example.org/x.tar", code=1, says="doesn't fetch")
     assert "bad" not in scow("images")
