@@ -109,10 +109,12 @@ def test_one_of_several_terminals_goes(pulled: Scow, end: str) -> None:
     """It ends, and the others have all that they had."""
     pulled("run", "-dit", "--name", "box", "busybox", "sh")
     with terminal(pulled, "attach", "box") as first, terminal(pulled, "attach", "box") as second:
+        # An answer to either shows that both are connected.
         assert echoes(first, "one")
-        assert second.shows(b"one\r\n")
         assert echoes(second, "two")
         assert first.shows(b"two\r\n")
+        assert echoes(first, "both")
+        assert second.shows(b"both\r\n")
         if end == "hangup":
             second.close()
         else:
