@@ -85,3 +85,14 @@ def test_a_newer_base_is_taken(pulled: Scow, registry: str, context: Path, tmp_p
     assert done.returncode == 0
     assert b"looked up" not in done.stderr
     pulled.fails("build", "--pull", str(context), code=1, says="Dockerfile:1: ")
+
+
+def test_another_platform_than_was_asked_for(pulled: Scow, context: Path) -> None:
+    """As BuildKit: a name that is one image is taken, with a warning; it stays beside an error."""
+    foreign = "linux/s390x"
+    for step, code in (("LABEL a=b", 0), ("COPY nothing /", 1)):
+        (context / "Dockerfile").write_text(f"FROM busybox\n{step}\n")
+        done = pulled.try_("build", "--rm", "--force-rm=false", "--compress", "--platform", foreign, str(context))
+        assert done.returncode == code, done.stderr.decode()
+        assert "InvalidBaseImagePlatform: Base image busybox was pulled with platform" in done.stderr.decode()
+        assert f'expected "{foreign}" for current build' in done.stderr.decode()

@@ -163,10 +163,10 @@ class BuildEvent:
 
     kind: plan (`total` steps are to come) | start (on top of the steps `inputs`) | output (`data`, as it was written)
     | status (of a layer that is fetched, `title`: `why` is its phase; `current` of `total` bytes) | cached | done
-    | failed | note. What belongs to no stage is no step of the plan.
+    | failed | note | warned (`findings`, before anything runs). What belongs to no stage is no step of the plan.
     """
 
-    kind: Literal["plan", "start", "output", "status", "cached", "done", "failed", "note"]
+    kind: Literal["plan", "start", "output", "status", "cached", "done", "failed", "note", "warned"]
     step: int
     title: str = ""
     stage: str = ""
@@ -178,6 +178,7 @@ class BuildEvent:
     inputs: tuple[int, ...] = ()
     current: int = 0
     total: int = 0
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from scow_plugins.builder._plan import Options, Plan, make_plan, places_among
 from scow_plugins.builder._reader import SIZE_MAX
 from scow_plugins.builder._shell import places_of
 from scow_plugins.builder._solve import Solved, Solver, rfc3339
-from scow_plugins.builder._source import located, wrong
+from scow_plugins.builder._source import Place, located, wrong
 from scow_plugins.builder._stages import BUILTIN, PROXIES, Dockerfile, platform_arguments, understand
 from scow_plugins.builder._steps import CopyOp, RunOp
 
@@ -55,10 +55,14 @@ class DockerfileBuilder:
         check_outputs(bench, request)
         tally = Tally()
         plan, bases, dockerfile = await _planned(bench, request, listener, tally)
+        others = other_platforms(dockerfile, bases)
         configs = {name: base.config for (name, _), base in bases.items()}
-        warnings = lint(dockerfile, _options(request), request.ignore or b"", configs.get)
+        warnings = lint(dockerfile, _options(request), request.ignore or b"", configs.get, others)
         if dockerfile.file.check_error and warnings:
             raise violation(warnings, request.file_name)
+        if warnings:
+            # Now, so that they are known also when a step fails.
+            listener(BuildEvent("warned", 0, findings=warnings))
         _check(plan, request)
         breaks = places_of(dockerfile, plan, request.shells.breaks) if request.shells is not None else ()
         _tell_unused(dockerfile, request, listener)
@@ -88,6 +92,23 @@ class DockerfileBuilder:
 def _understood(request: BuildRequest) -> Dockerfile:
     assert request.file is not None, "the request was not prepared"
     return understand(request.file, request.file_name, _fetcher(request), include=request.include)
+
+
+def other_platforms(
+    dockerfile: Dockerfile, bases: Mapping[tuple[str, Platform], Base]
+) -> tuple[tuple[str, str, Place], ...]:
+    """Bases that came for another platform than was asked for: a name that is one image only."""
+    found = []
+    for (name, platform), base in bases.items():
+        if base.platform.rank(platform) is not None:
+            continue
+        stages = [each.start.at for each in dockerfile.stages if each.start.image == name]
+        place = (stages[0] if stages else dockerfile.stages[0].start.at).place_of_rest
+        message = (
+            f'Base image {name} was pulled with platform "{base.platform}", expected "{platform}" for current build'
+        )
+        found.append(("InvalidBaseImagePlatform", message, place))
+    return tuple(found)
 
 
 def _fetcher(request: BuildRequest) -> Fetch | None:

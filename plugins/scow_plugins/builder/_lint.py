@@ -8,10 +8,10 @@ from __future__ import annotations
 import difflib
 import posixpath
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from scow.api import Invalid, ScowError
+from scow.api import Invalid, Platform, ScowError
 from scow.engine.builders import Finding
 from scow_plugins.builder._expand import Expander, ExpandError
 from scow_plugins.builder._ignore import Ignore, read_patterns
@@ -29,9 +29,9 @@ from scow_plugins.builder._instructions import (
     Shell,
     Workdir,
 )
-from scow_plugins.builder._plan import Options
-from scow_plugins.builder._source import Place
-from scow_plugins.builder._stages import BUILTIN, PROXIES, Dockerfile, Stage, platform_arguments
+from scow_plugins.builder._plan import Options, scope_of
+from scow_plugins.builder._source import Place, Statement
+from scow_plugins.builder._stages import BUILTIN, PROXIES, Dockerfile, Stage, platform_arguments, starts
 from scow_plugins.builder._state import StageState
 from scow_plugins.builder._steps import Origin
 
@@ -40,6 +40,7 @@ _SECRET: Final = re.compile(r"(?i)(?:^|_)(?:apikey|auth|credentials?|key|passwor
 _PUBLIC: Final = re.compile(r"(?i)(?:^|_)public(?:_|$)")
 _EXPERIMENTAL: Final = frozenset({"InvalidDefinitionDescription"})
 _TARGETS: Final = frozenset({"$TARGETPLATFORM", "${TARGETPLATFORM}"})
+_SKIP: Final = re.compile(r"#\s*check\s*=\s*skip\s*=\s*([\w, ]+?)\s*(?://.*)?")
 _ADDRESS: Final = re.compile(r"(?:\[[^]]*\]|[^:]*):.*")
 
 Found = Iterator[tuple[str, str, Place]]
@@ -48,19 +49,37 @@ Known = Callable[[str], Mapping[str, Any] | None]
 
 
 def lint(
-    dockerfile: Dockerfile, options: Options, ignore: bytes = b"", known: Known = lambda _: None
+    dockerfile: Dockerfile,
+    options: Options,
+    ignore: bytes = b"",
+    known: Known = lambda _: None,
+    more: Iterable[tuple[str, str, Place]] = (),
 ) -> tuple[Finding, ...]:
-    """All complaints, by line, those of included files behind. Rules that the file itself skips are left out."""
+    """All complaints, by line, those of included files behind; `more` are others'.
+
+    Rules that the file skips, or the comment above an instruction for it alone, are left out.
+    """
     file = dockerfile.file
     found = []
-    for rule, message, place in _all(dockerfile, options, ignore, known):
+    locally = [(each, names) for each in file.statements if (names := _skipped_by(each))]
+    for rule, message, place in (*_all(dockerfile, options, ignore, known), *more):
         skipped = rule in file.skip or "all" in file.skip
+        skipped = skipped or any(
+            place.source is each.source and place.line in each.lines and (rule in names or "all" in names)
+            for each, names in locally
+        )
         if skipped or (rule in _EXPERIMENTAL and rule not in file.experimental and "all" not in file.experimental):
             continue
         slug = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", rule).lower()
         name = "" if place.source is file.source else place.source.name
         found.append(Finding(rule, message, place.line, place.shown(), f"{_URL}{slug}/", name))
     return tuple(sorted(dict.fromkeys(found), key=lambda each: (each.file, each.line)))
+
+
+def _skipped_by(said: Statement) -> frozenset[str]:
+    """Rules that comments above an instruction skip: `# check=skip=Rule,Rule // why`."""
+    found = (_SKIP.fullmatch(line) for line in said.comments)
+    return frozenset(name.strip() for match in found if match for name in match[1].split(","))
 
 
 def violation(findings: Sequence[Finding], name: str) -> Invalid:
@@ -76,8 +95,9 @@ def _all(dockerfile: Dockerfile, options: Options, ignore: bytes, known: Known) 
         yield "NoEmptyContinuation", "Empty continuation line", place
     yield from _stage_names(dockerfile)
     yield from _froms(dockerfile, options)
+    shells = _shells(dockerfile, options, known)
     for stage in dockerfile.stages:
-        yield from _in_stage(dockerfile, stage)
+        yield from _in_stage(dockerfile, stage, shell_said=stage.index in shells)
         yield from _copies(stage, ignore)
     yield from _variables(dockerfile, options, known)
     yield from _descriptions(dockerfile)
@@ -137,10 +157,19 @@ def _froms(dockerfile: Dockerfile, options: Options) -> Found:
                 f"Setting platform to predefined {start.platform} in FROM is redundant as this is the default behavior"
             )
             yield "RedundantTargetPlatform", message, start.at.find(start.platform, 0)
-        elif start.platform and "$" not in start.platform:
+        elif start.platform and "$" not in start.platform and not _named_after(start.platform, start.name):
             message = f'FROM --platform flag should not use constant value "{start.platform}"'
             yield "FromPlatformFlagConstDisallowed", message, start.at.find(start.platform, 0)
         yield from _default_from(dockerfile, stage, automatic)
+
+
+def _named_after(platform: str, stage: str) -> bool:
+    """Whether a stage's name says that it is for a platform: then a constant one is meant. Also for what is none."""
+    try:
+        wanted = Platform.parse(platform)
+    except ScowError:
+        return True
+    return wanted.os in stage.lower() or wanted.architecture in stage.lower()
 
 
 def _default_from(dockerfile: Dockerfile, stage: Stage, automatic: Mapping[str, str]) -> Found:
@@ -164,9 +193,27 @@ def _default_from(dockerfile: Dockerfile, stage: Stage, automatic: Mapping[str, 
         yield "InvalidDefaultArgInFrom", message, stage.start.at.find(image, 0)
 
 
-def _in_stage(dockerfile: Dockerfile, stage: Stage) -> Found:
+def _shells(dockerfile: Dockerfile, options: Options, known: Known) -> set[int]:
+    """Stages whose base says which shell it wants."""
+    try:
+        beginnings = starts(dockerfile, scope_of(dockerfile, options), options.contexts)
+    except ScowError:
+        return set()
+    found: set[int] = set()
+    for stage, start in zip(dockerfile.stages, beginnings, strict=True):
+        if start.kind == "stage":
+            below = dockerfile.stages[start.stage].body
+            said = start.stage in found or any(isinstance(each, Shell) for each in below)
+        else:
+            config = known(start.image) if start.kind == "image" else None
+            said = bool(((config or {}).get("config") or {}).get("Shell"))
+        if said:
+            found.add(stage.index)
+    return found
+
+
+def _in_stage(dockerfile: Dockerfile, stage: Stage, *, shell_said: bool) -> Found:
     last: dict[type, Instruction] = {}
-    shell_said = False
     absolute = dockerfile.find(stage.start.image, stage.index) is not None
     for each in stage.body:
         match each:
@@ -238,11 +285,8 @@ def _copies(stage: Stage, patterns: bytes) -> Found:
 
 def _variables(dockerfile: Dockerfile, options: Options, known: Known) -> Found:
     """Variables that nothing has set. What an image that isn't here sets can't be known: its stages are left out."""
-    from scow_plugins.builder._stages import global_scope, starts
-
     try:
-        automatic = platform_arguments(options.platform, options.build_platform, options.target)
-        scope = global_scope(dockerfile, options.build_args, automatic)
+        scope = scope_of(dockerfile, options)
         beginnings = starts(dockerfile, scope, options.contexts)
     except ScowError:
         return
@@ -287,17 +331,16 @@ def _used(text: str, escape: str) -> set[str]:
 
 def _descriptions(dockerfile: Dockerfile) -> Found:
     """A comment above a stage or an argument describes it, and begins with its name."""
-    said: list[tuple[str, Instruction]] = [(stage.start.name, stage.start) for stage in dockerfile.stages]
-    said += [(each.values[0][0], each) for each in dockerfile.arguments]
-    for name, each in said:
-        if not name or not each.at.comments:
+    said: list[tuple[list[str], Instruction]] = []
+    for stage in dockerfile.stages:
+        if stage.start.name:
+            said.append(([stage.start.name.lower()], stage.start))
+        said += [([name for name, _ in each.values], each) for each in stage.body if isinstance(each, Arg)]
+    said += [([name for name, _ in each.values], each) for each in dockerfile.arguments]
+    for names, each in said:
+        comments = [line for line in each.at.comments if not _SKIP.fullmatch(line)]
+        if not comments or comments[-1].lstrip("#").strip().partition(" ")[0] in ("", *names):
             continue
-        text = each.at.comments[-1].lstrip("#").strip()
-        if text and not text.startswith(f"{name} "):
-            kind = "stage" if each.at.name == "FROM" else "arg"
-            message = (
-                f"Comment for build {kind} should follow the format: `# {name} <description>`. If this is not "
-                "intended to be a description comment, add an empty line or comment between the instruction and the "
-                "comment."
-            )
-            yield "InvalidDefinitionDescription", message, _keyword(each)
+        name = names[0] if len(names) == 1 else "<arg_key>"
+        message = f"Comment for {each.at.name} should follow the format: `# {name} <description>`"
+        yield "InvalidDefinitionDescription", message, _keyword(each)

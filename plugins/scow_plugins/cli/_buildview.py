@@ -55,9 +55,14 @@ class View:
         self._drawn: list[str] = []
         self._held: list[BuildEvent] | None = None
         self._room = _HELD
+        #: What a check of the file complains about.
+        self.findings: tuple[Finding, ...] = ()
 
     def take(self, event: BuildEvent) -> None:
         """Take a piece of news."""
+        if event.kind == "warned":
+            self.findings = event.findings
+            return
         if self._style == "quiet":
             return
         if self._held is not None:

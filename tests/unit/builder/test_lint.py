@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 
 from scow.api import Platform
@@ -46,6 +49,10 @@ def rules(text: str, ignore: bytes = b"") -> list[tuple[str, int]]:
         ("ARG V\nFROM a:$V\n", "InvalidDefaultArgInFrom", 2),
         ("FROM a\nEXPOSE 80/TCP\n", "ExposeProtoCasing", 2),
         ("FROM a\nEXPOSE 127.0.0.1:80:80\n", "ExposeInvalidFormat", 2),
+        ("# check=experimental=all\nFROM a\n# something else\nARG foo=1\n", "InvalidDefinitionDescription", 4),
+        ("# check=experimental=all\n# bad\nFROM a AS foo\n", "InvalidDefinitionDescription", 3),
+        ("FROM a\n# check=skip=SecretsUsedInArgOrEnv\nENV password=1\nENV token=1\n", "SecretsUsedInArgOrEnv", 4),
+        ("FROM --platform=linux/amd64 a AS arm64\n", "FromPlatformFlagConstDisallowed", 1),
         ("# check=experimental=all\n# something else\nARG foo=1\nFROM a\n", "InvalidDefinitionDescription", 3),
     ],
 )
@@ -70,6 +77,12 @@ def test_ignored_files() -> None:
         "# check=skip=JSONArgsRecommended\nFROM a\nCMD b\n",
         "FROM --platform=$BUILDPLATFORM a\n",
         "# something else\nARG foo=1\nFROM a\n",
+        "FROM a\n# check=skip=JSONArgsRecommended // a reason\nCMD b\n",
+        "FROM a\n# a word\n# check=skip=all\nENV password=1\n",
+        "FROM a\n# check=skip=SecretsUsedInArgOrEnv, LegacyKeyValueFormat\nENV password 1\n",
+        'FROM a AS b\nSHELL ["/bin/x"]\nFROM b AS c\nFROM c\nCMD b\n',
+        "FROM --platform=linux/amd64 scratch AS my_amd64_stage\n",
+        "# check=experimental=all\n# foo\nARG foo=1\n# b bb\nARG a=1 b=2\n# x is it\nFROM a AS x\n",
     ],
 )
 def test_nothing_to_complain_about(text: str) -> None:
@@ -87,3 +100,10 @@ def test_an_error_shows_each_place() -> None:
     assert error.message.startswith("lint violation found for rules: FromAsCasing, JSONArgsRecommended\nD:2: FromAs")
     assert "\n    2 | FROM a as x\n      |        ^^\n" in error.message
     assert error.message.endswith("\n    3 | CMD b c\n      |     ^^^")
+
+
+def test_a_base_that_says_its_shell() -> None:
+    def known(name: str) -> Mapping[str, Any]:
+        return {"config": {"Shell": ["/bin/x", "-c"]}}
+
+    assert lint(understand(b"FROM a\nCMD b\n"), Options(AMD, AMD), b"", known) == ()

@@ -78,6 +78,10 @@ COMMAND = Command(
         Flag("provenance", "false: images have no attestations", "string"),
         Flag("sbom", "false: images have no attestations", "string"),
         Flag("attest", "type=TYPE,disabled=true: images have no attestations", "list"),
+        # Accepted as by buildx: nothing of a step stays anyway, and the context isn't sent anywhere.
+        Flag("rm", "Changes nothing: no container of a step stays"),
+        Flag("force-rm", "Changes nothing: no container of a step stays"),
+        Flag("compress", "Changes nothing: the context isn't sent anywhere"),
         Flag("storage", "Build with this mount plugin", "string"),
         Flag("runtime", "Run steps with this exec plugin", "string"),
     ),
@@ -85,9 +89,6 @@ COMMAND = Command(
     most=1,
     refused={
         "--squash": "a multi-stage build keeps only what is copied",
-        "--compress": "the context isn't sent anywhere",
-        "--rm": "nothing of a step stays anyway",
-        "--force-rm": "nothing of a step stays anyway",
     },
 )
 _STYLES: Final = ("auto", "plain", "tty", "rawjson", "quiet")
@@ -141,11 +142,19 @@ async def _main(cli: Cli, args: Args, style: str, stdout: str) -> int:
 
             cli.out(json.dumps(await builder.plan(bench, request), indent=2))
             return 0
-        async with viewing(cli, style, explain=args.on("explain")) as view:
-            if wanted:
-                request = replace(request, shells=shells(cli, args, view))
-            result = await builder.build(bench, request, view.take)
-            view.warned(result.warnings, request.file_name)
+        findings: tuple[Finding, ...] = ()
+        try:
+            async with viewing(cli, style, explain=args.on("explain")) as view:
+                if wanted:
+                    request = replace(request, shells=shells(cli, args, view))
+                try:
+                    result = await builder.build(bench, request, view.take)
+                finally:
+                    findings = view.findings
+                    view.warned(findings, request.file_name)
+        finally:
+            # Beside an error, too: they may say what is wrong.
+            _count(cli, style, findings)
     _report(cli, args, style, result, request, stdout)
     return 0
 
@@ -164,11 +173,17 @@ def _standard_output(cli: Cli, args: Args) -> Iterator[str]:
         yield inlet
 
 
+def _count(cli: Cli, style: str, findings: tuple[Finding, ...]) -> None:
+    if style in ("auto", "plain", "tty") and findings:
+        many = len(findings)
+        cli.err(f"{many} warning{'s' if many != 1 else ''} found (use --check to see them)")
+        for each in findings:
+            if each.rule == "InvalidBaseImagePlatform":  # --check looks at no registry
+                cli.err(f" - {each.rule}: {each.message}")
+
+
 def _report(cli: Cli, args: Args, style: str, result: BuildResult, request: BuildRequest, stdout: str) -> None:
     if style in ("auto", "plain", "tty"):
-        if result.warnings:
-            many = len(result.warnings)
-            cli.err(f"{many} warning{'s' if many != 1 else ''} found (use --check to see them)")
         for name in request.names if result.image is not None else ():
             cli.err(f"named {name}")
         for name, digest in result.pushed:
