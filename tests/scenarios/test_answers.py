@@ -75,3 +75,27 @@ def test_events_of_a_container(pulled: Scow) -> None:
     assert [action for action, *_ in told] == ["create", "start", "kill", "die", "stop", "destroy"]
     assert {tuple(rest) for _, *rest in told} == {("x", "held", "odd")}
     assert not [line for line in lines if line.startswith("stage")]
+
+
+def test_mounts_of_what_does_not_run(pulled: Scow, tmp_path: Path) -> None:
+    """`cp` in and out of them works as in a container that runs: of one that was created, and of one that has ended."""
+    home = tmp_path / "mounts"
+    (home / "v").mkdir(parents=True)
+    (home / "v" / "a").write_text("a")
+    (home / "f").write_text("file")
+    pulled(
+        "create", "--name", "box", "-v", f"{home}/v:/v", "-v", f"{home}/f:/srv/file", "-v", f"{home}/v:/ro:ro",
+        "busybox", "true",
+    )  # fmt: skip
+    for _ in ("created", "exited"):
+        pulled("cp", "box:/v/a", str(home / "out"))
+        assert (home / "out").read_text() == "a"
+        pulled("cp", "box:/srv/file", str(home / "single"))
+        assert (home / "single").read_text() == "file"
+        (home / "new").write_text("new")
+        pulled("cp", str(home / "new"), "box:/v/new")
+        assert (home / "v" / "new").read_text() == "new"
+        pulled.fails("cp", str(home / "new"), "box:/ro/new", code=1, says="read-only")
+        (home / "v" / "new").unlink()
+        pulled("start", "-a", "box")
+    pulled("rm", "box")

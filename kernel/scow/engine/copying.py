@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from scow.errors import Corrupt, Denied, Exhausted, Invalid, NotFound, ScowError
+from scow.engine.mounted import NOTHING, Mounted
+from scow.errors import Corrupt, Denied, Exhausted, Invalid, NotFound, ScowError, Unsupported
 from scow.layers.extract import Extractor, translated
 from scow.layers.limits import Limits
 from scow.layers.tar import Entry, TarReader
@@ -40,10 +41,14 @@ class Found:
 
 
 class Place:
-    """A tree that a root descriptor stands for. Close it to close what `find` has opened."""
+    """A tree that a root descriptor stands for. Close it to close what `find` has opened.
 
-    def __init__(self, root: int) -> None:
+    `mounted` is what isn't there but would be, were the container running.
+    """
+
+    def __init__(self, root: int, mounted: Mounted = NOTHING) -> None:
         self._root = root
+        self._mounted = mounted
         self._opened: list[int] = []
 
     def __enter__(self) -> Place:
@@ -95,6 +100,11 @@ class Place:
         directory, _, name = raw.rstrip(b"/").rpartition(b"/")
         if name in (b"", b".", b".."):
             directory, name = raw, b""
+        elif (found := self._mounted.covering(raw)) is not None and not found[1]:
+            source = os.fsencode(found[0].source)
+            directory, name = (raw, b"") if os.path.isdir(source) else (os.path.split(source))
+            if name:
+                return self._of_host(directory, name, shown)
         parent = self.directory(directory, shown)
         try:
             status = os.stat(name, dir_fd=parent, follow_symlinks=False) if name else os.fstat(parent)
@@ -104,22 +114,87 @@ class Place:
             raise _explained(error, shown) from None
         return Found(parent, name, status)
 
+    def _of_host(self, directory: bytes, name: bytes, shown: str) -> Found:
+        """A file of the host's that is mounted: the user has named it."""
+        try:
+            parent = os.open(directory, _DIRECTORY | os.O_CLOEXEC)
+            self._opened.append(parent)
+            return Found(parent, name, os.stat(name, dir_fd=parent))
+        except OSError as error:
+            raise _explained(error, shown) from None
+
     def directory(self, raw: bytes, shown: str) -> int:
         """A descriptor of a directory. Raises NotFound."""
         try:
-            fd = open_beneath(self._root, raw.lstrip(b"/") or b".", _DIRECTORY)
+            fd = self._in_mount(self._led(raw))
+            if fd is None:
+                fd = open_beneath(self._root, raw.lstrip(b"/") or b".", _DIRECTORY)
         except OSError as error:
             raise _explained(error, shown) from None
         self._opened.append(fd)
         return fd
 
+    def _led(self, raw: bytes) -> bytes:
+        """The same path, or if a link in it leads to where something would be mounted, that and the rest."""
+        parts = raw.strip(b"/").split(b"/")
+        for count in range(1, len(parts) + 1) if self._mounted.binds else ():
+            try:
+                fd = open_beneath(self._root, b"/".join(parts[:count]), os.O_PATH | os.O_DIRECTORY)
+            except OSError:
+                break  # from here on it can only be in a mount that is named
+            try:
+                place = self._shown(fd)
+            finally:
+                os.close(fd)
+            if self._mounted.covering(place) is not None:
+                return b"/".join([place, *parts[count:]])
+        return raw
 
-def pack(root: int, path: str, out: int, *, follow: bool = False, title: str | None = None) -> None:
+    def _in_mount(self, raw: bytes) -> int | None:
+        """A directory in one of the mounts; None where there is none. Raises OSError."""
+        found = self._mounted.covering(raw)
+        if found is None:
+            return None
+        source = os.open(found[0].source, os.O_PATH | os.O_CLOEXEC)
+        try:
+            return open_beneath(source, found[1] or b".", _DIRECTORY)
+        finally:
+            os.close(source)
+
+    def _shown(self, fd: int) -> bytes:
+        """Where a directory lies beneath the root; of one that doesn't, where it lies on the host."""
+        path, root = (os.readlink(b"/proc/self/fd/%d" % each) for each in (fd, self._root))
+        return path[len(root.rstrip(b"/")) :] or b"/" if path.startswith(root) else b"/\0"
+
+    def check_writable(self, path: str) -> None:
+        """Raises Denied for a place in a mount that is read-only in the container."""
+        found = self._mounted.covering(os.fsencode(path))
+        if found is not None and found[0].read_only:
+            raise Denied(f"{path} lies in a mount that is read-only: {found[0].target}")
+
+    def check_entry(self, path: str, name: bytes) -> None:
+        """Raises Unsupported for a file that would hide one that is mounted at its place."""
+        if self._mounted.holds_file(os.path.join(os.fsencode(path), name)):
+            raise Unsupported(
+                f"{os.fsdecode(name)} in {path} is a mounted file",
+                hint="write the file that is mounted, or start the container first",
+            )
+
+
+def pack(
+    root: int,
+    path: str,
+    out: int,
+    *,
+    follow: bool = False,
+    title: str | None = None,
+    mounted: Mounted = NOTHING,
+) -> None:
     """Write a tar stream of what is at `path` to the descriptor `out`, under the name `title` (default: its own).
 
     `path` may end in `/.`: then the directory's own name is `.`. Blocks. Raises NotFound, Invalid, Denied.
     """
-    with Place(root) as place:
+    with Place(root, mounted) as place:
         found = place.find(path, follow=follow)
         own = os.path.basename(path.rstrip("/")) or "."
         name = os.fsencode(title if title is not None else own)
@@ -142,14 +217,21 @@ def pack_all(root: int, out: int) -> None:
 
 
 def unpack_into(
-    root: int, path: str, source: int, *, owners: bool, rename: Callable[[bytes], bytes] | None = None
+    root: int,
+    path: str,
+    source: int,
+    *,
+    owners: bool,
+    rename: Callable[[bytes], bytes] | None = None,
+    mounted: Mounted = NOTHING,
 ) -> None:
     """Unpack a tar stream from the descriptor `source` into the directory `path`, replacing what is there.
 
     Without `owners` all belongs to us. `rename` gives each entry's name. Blocks. Raises NotFound, Invalid, Corrupt,
-    Exhausted, Denied.
+    Exhausted, Denied, Unsupported.
     """
-    with Place(root) as place:
+    with Place(root, mounted) as place:
+        place.check_writable(path)
         found = place.find(path, follow=True)
         if not found.is_directory:
             raise Invalid(f"{path} is not a directory")
@@ -159,7 +241,9 @@ def unpack_into(
             extractor = _Plain(tree, Limits(), owners=owners)
             reader = TarReader(lambda: os.read(source, _PIECE))
             for entry in reader:
-                extractor.add(_renamed(entry, rename), reader.data)
+                renamed = _renamed(entry, rename)
+                place.check_entry(path, renamed.name)
+                extractor.add(renamed, reader.data)
             reader.drain()
             extractor.seal()
         except OSError as error:

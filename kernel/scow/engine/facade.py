@@ -33,6 +33,7 @@ from scow.engine.importing import import_image
 from scow.engine.logs import Entry, Wanted, followed, past, records, shown
 from scow.engine.machine import describe_engine, list_plugins
 from scow.engine.merge import check_process, check_text
+from scow.engine.mounted import mounts_of
 from scow.engine.opening import open_core, read_settings
 from scow.engine.reclaim import reclaim
 from scow.engine.removal import discard
@@ -383,8 +384,10 @@ class Engine:
 
         A link is written itself, or with `follow` what it leads to. Raises NotFound, Invalid, Conflict.
         """
-        async with rootfs_of(self._core, containers.find(self._core.database, container)) as root:
-            await trio.to_thread.run_sync(partial(pack, root, path, out, follow=follow))
+        found = containers.find(self._core.database, container)
+        async with rootfs_of(self._core, found) as root:
+            copy = partial(pack, root, path, out, follow=follow, mounted=mounts_of(found))
+            await trio.to_thread.run_sync(copy)
 
     async def copy_to(
         self,
@@ -400,13 +403,16 @@ class Engine:
         All belongs to root then; with `owners`, to whom the stream says. `rename` gives each entry's name. Raises
         NotFound, Invalid, Corrupt, Exhausted, Denied, Conflict.
         """
-        async with rootfs_of(self._core, containers.find(self._core.database, container)) as root:
-            await trio.to_thread.run_sync(partial(unpack_into, root, path, source, owners=owners, rename=rename))
+        found = containers.find(self._core.database, container)
+        async with rootfs_of(self._core, found) as root:
+            copy = partial(unpack_into, root, path, source, owners=owners, rename=rename, mounted=mounts_of(found))
+            await trio.to_thread.run_sync(copy)
 
     async def stat_path(self, container: str, path: str, *, follow: bool = True) -> os.stat_result | None:
         """What is at `path` in a container; None when there is nothing. Raises NotFound (the container), Invalid."""
-        async with rootfs_of(self._core, containers.find(self._core.database, container)) as root:
-            with Place(root) as place:
+        found = containers.find(self._core.database, container)
+        async with rootfs_of(self._core, found) as root:
+            with Place(root, mounts_of(found)) as place:
                 try:
                     return place.find(path, follow=follow).status
                 except NotFound:
@@ -414,8 +420,9 @@ class Engine:
 
     async def real_path(self, container: str, path: str) -> str:
         """Where a file written to `path` in a container will lie: what links lead to. Raises NotFound, Invalid."""
-        async with rootfs_of(self._core, containers.find(self._core.database, container)) as root:
-            with Place(root) as place:
+        found = containers.find(self._core.database, container)
+        async with rootfs_of(self._core, found) as root:
+            with Place(root, mounts_of(found)) as place:
                 return place.real(path)
 
     async def disk_usage(self) -> DiskUsage:
