@@ -751,9 +751,9 @@ def test_a_bridge_goes_when_the_package_has_gone(play: Play, tmp_path: Path) -> 
     """pip takes scow away, or another one's place, while somebody sleeps who is going to remove its bridge."""
     package = tmp_path / "package"
     package.mkdir()
-    for name in ("scow", "scow_plugins"):
-        source = Path(importlib.import_module(name).__path__[0])
-        shutil.copytree(source, package / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for module, above in (("scow", 0), ("scow_plugins.bridge", 1)):  # scow_plugins is a namespace of several places
+        source = Path(str(importlib.import_module(module).__file__)).parents[above]
+        shutil.copytree(source, package / source.name, ignore=shutil.ignore_patterns("__pycache__"))
 
     async def scenario(machine: Machine) -> None:
         code = (

@@ -28,8 +28,10 @@ def agent(tmp_path: Path) -> Iterator[Path]:
     """A real agent with one key."""
     require("ssh-agent", "ssh-add", "ssh-keygen")
     place = tmp_path / "agent"
-    process = subprocess.Popen(["ssh-agent", "-D", "-a", str(place)], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(["ssh-agent", "-D", "-a", str(place)], stdout=subprocess.PIPE)
     try:
+        assert process.stdout is not None
+        assert process.stdout.readline()  # said once it listens
         subprocess.run(
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "the key", "-f", tmp_path / "key"], check=True
         )
@@ -38,7 +40,7 @@ def agent(tmp_path: Path) -> Iterator[Path]:
         yield place
     finally:
         process.terminate()
-        process.wait(10)
+        process.communicate(timeout=10)
 
 
 def test_an_agent_is_lent_to_a_step(pulled: Scow, context: Path, agent: Path) -> None:

@@ -39,11 +39,12 @@ def open_core(
     """An engine's means, ready for use. Raises Denied (not root), Exhausted, Corrupt, Unsupported."""
     if os.geteuid() != 0:
         raise Denied("scow needs root", hint="run it with sudo")
+    ready = _take_ready(paths, config)  # which looks whether the directories are still there
     try:
         paths.make()
     except OSError as error:
         raise Exhausted(f"{error.filename or paths.root} can't be made: {error.strerror}") from None
-    if (ready := _take_ready(paths, config)) is not None:
+    if ready is not None:
         return _for_command(ready, config_file, command)
     keep_reserve(paths.root)
     content = ContentStore(paths.content)

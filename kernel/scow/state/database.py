@@ -6,6 +6,7 @@ transaction. Durability is synchronous=NORMAL: a power cut may lose the last tra
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -72,7 +73,7 @@ class Database:
     def _open(self) -> None:
         give_reserve(self._path.parent)
         with _database_errors(self._path):
-            make_file(self._path)  # the journal and the shared memory get its mode (sqlite.org/wal.html)
+            _make(self._path)  # the journal and the shared memory get its mode (sqlite.org/wal.html)
             self._connection = sqlite3.connect(self._path, timeout=30, isolation_level=None)
             self._resting = False
             try:
@@ -153,6 +154,14 @@ class Database:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
+
+
+def _make(path: Path) -> None:
+    try:
+        make_file(path)
+    except OSError as error:
+        kind = Exhausted if error.errno in (errno.ENOSPC, errno.EDQUOT) else Internal
+        raise kind(f"{path} can't be made: {error.strerror}") from error
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -31,10 +32,11 @@ def make_private(path: Path, marks: frozenset[str] = frozenset()) -> None:
     """
     place = _walk(path)
     try:
-        fd = os.open(place, _OPEN)
-    except FileNotFoundError:
         os.mkdir(place, 0o700)
         return
+    except FileExistsError:
+        # Another command may have made it this moment: what lies there is looked at, whoever was first.
+        fd = os.open(place, _OPEN)
     try:
         _tighten(fd, path, marks)
     finally:
@@ -70,10 +72,11 @@ def _walk(path: Path) -> str:
         try:
             status = os.lstat(step)
         except FileNotFoundError:
-            if todo:
+            if not todo:
+                return step
+            with suppress(FileExistsError):  # another command's, which is looked at like any other
                 os.mkdir(step, 0o755)
-            at = step
-            continue
+            status = os.lstat(step)
         if stat.S_ISLNK(status.st_mode):
             links += 1
             if links > _LINKS_MAX or status.st_uid not in (0, os.geteuid()):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -109,3 +111,18 @@ def test_in_tmp_only_what_we_made(tmp_path: Path) -> None:
     (sticky / "loop").symlink_to("loop")
     with pytest.raises(Denied, match="leads through"):
         make_private(sticky / "loop")
+
+
+def test_several_at_once_make_the_same_ones(tmp_path: Path) -> None:
+    """As commands do that start together where nothing is yet."""
+    barrier = Barrier(4)
+
+    def make(path: Path) -> None:
+        barrier.wait()
+        make_private(path)
+
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(200):
+            path = tmp_path / str(number) / "above" / "root"
+            list(pool.map(make, [path] * 4))
+            assert mode(path) == 0o700
